@@ -81,7 +81,13 @@ export async function runCommand(argv: readonly string[], options: CommandOption
 }
 
 function failureReason(
-  result: { timedOut?: boolean; isCanceled?: boolean; exitCode?: number; signal?: string; originalMessage?: string },
+  result: {
+    timedOut?: boolean
+    isCanceled?: boolean
+    exitCode?: number | undefined
+    signal?: string | undefined
+    originalMessage?: string | undefined
+  },
   timeoutMs: number,
 ): string {
   if (result.timedOut) return `did not finish within ${timeoutMs} ms`

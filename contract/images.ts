@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { Metadata, named, oneOf, ref, strict } from './schema.ts'
 
 /** The id of an image is its name: `ubuntu-22.04`, `micro`. Also a file name, so the pattern is narrow. */
 export const imageIdPattern = '^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$'
@@ -6,7 +7,7 @@ export const imageIdPattern = '^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$'
 export const ImageId = Type.String({ pattern: imageIdPattern, maxLength: 63 })
 
 /** How the seed tells a guest its address: written in network-config, or left to DHCP (which serves the same one). */
-export const ImageNetwork = Type.Union([Type.Literal('static'), Type.Literal('dhcp')])
+export const ImageNetwork = oneOf(['static', 'dhcp'])
 
 const imageFields = {
   title: Type.String({ minLength: 1, maxLength: 200 }),
@@ -42,7 +43,7 @@ export const HostImage = Type.Object(
   {
     id: ImageId,
     ...imageFields,
-    origin: Type.Union([Type.Literal('built'), Type.Literal('imported'), Type.Literal('downloaded')]),
+    origin: oneOf(['built', 'imported', 'downloaded']),
     source_url: Type.String({ maxLength: 2048, description: '"" unless downloaded' }),
     sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
     size_bytes: Type.Integer({ minimum: 0 }),
@@ -52,3 +53,39 @@ export const HostImage = Type.Object(
   { additionalProperties: false },
 )
 export type HostImage = Static<typeof HostImage>
+
+/** What callers see of an image: the catalogue's entry with what hosts report of it. */
+export const Image = named(
+  'Image',
+  Type.Object(
+    {
+      id: ImageId,
+      metadata: ref(Metadata),
+      spec: Type.Object(
+        {
+          title: imageFields.title,
+          source_url: Type.String({ description: '"" when it is built or imported on a host' }),
+          sha256: Type.String({ description: '"" when not known beforehand' }),
+          min_disk_gb: imageFields.min_disk_gb,
+          architecture: Type.String(),
+          default_user: Type.String(),
+          network: ImageNetwork,
+        },
+        strict,
+      ),
+      status: Type.Object(
+        {
+          state: oneOf(['missing', 'downloading', 'available', 'failed']),
+          size_bytes: Type.Integer({ minimum: 0 }),
+          received_bytes: Type.Integer({ minimum: 0, description: 'Progress of a download' }),
+          reason: Type.String(),
+        },
+        strict,
+      ),
+    },
+    strict,
+  ),
+)
+export type Image = Static<typeof Image>
+
+export const ImageList = named('ImageList', Type.Object({ items: Type.Array(ref(Image)) }, strict))

@@ -1,0 +1,59 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import type { InstanceWorker } from './instance-worker.ts'
+import type { ServerLink } from './server-link.ts'
+
+/** Serial output goes to the server at most this often, milliseconds. */
+const everyMs = 1000
+
+/** Hands new serial output of all instances to the server. Where to go on is the server's word, so nothing doubles. */
+export class ConsoleForwarder {
+  readonly #link: ServerLink
+  readonly #workers: ReadonlyMap<string, InstanceWorker>
+  readonly #log: Logger
+  readonly #positions = new Map<string, number>()
+  readonly #busy = new Map<string, Promise<void>>()
+
+  constructor(link: ServerLink, workers: ReadonlyMap<string, InstanceWorker>, log: Logger) {
+    this.#link = link
+    this.#workers = workers
+    this.#log = log
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await Promise.all([...this.#workers.keys()].map((id) => this.flush(id)))
+      for (const id of this.#positions.keys()) if (!this.#workers.has(id)) this.#positions.delete(id)
+      await delay(everyMs, undefined, { signal }).catch(() => undefined)
+    }
+  }
+
+  /** Hand over what there is of an instance. A failure is logged; the next round tries again. */
+  flush(id: string): Promise<void> {
+    const before = this.#busy.get(id) ?? Promise.resolve()
+    const mine = before
+      .then(() => this.#forward(id))
+      .catch((error) => {
+        this.#positions.delete(id) // ask again where to go on
+        this.#log.debug({ err: error, instance: id }, 'serial output was not handed over')
+      })
+    this.#busy.set(id, mine)
+    void mine.then(() => {
+      if (this.#busy.get(id) === mine) this.#busy.delete(id)
+    })
+    return mine
+  }
+
+  async #forward(id: string): Promise<void> {
+    const worker = this.#workers.get(id)
+    if (worker === undefined || worker.record.power === 'absent') return
+    let position = this.#positions.get(id)
+    if (position === undefined) position = await this.#link.console(id, 0, Buffer.alloc(0))
+    for (;;) {
+      this.#positions.set(id, position)
+      const { offset, data } = await worker.serial.read(position)
+      if (data.length === 0) return
+      position = await this.#link.console(id, offset, data)
+    }
+  }
+}

@@ -1,0 +1,85 @@
+import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { Nic } from './instance-record.ts'
+
+/**
+ * What the agent needs of a host to run instances on it. The real host (qemu/) and the simulated one (simulated/) have
+ * this same surface; everything that decides is above it. All calls are idempotent: an agent that was killed half way
+ * calls again.
+ */
+export interface HostDriver {
+  readonly hypervisor: 'qemu' | 'simulated'
+  readonly accelerator: { kind: 'kvm' | 'tcg' | 'none'; reason: string }
+  /** Changes when the host itself restarts. */
+  readonly hostBootId: string
+
+  /** Note the card of an instance that an earlier run of the agent attached. */
+  restore(vpcId: string, nic: Nic): void
+
+  /** What may be reserved on this host: vCPUs, MiB, GiB. */
+  capacity(): Promise<{ vcpus: number; memory_mb: number; disk_gb: number }>
+
+  /** Images here, being downloaded, or failed; looks at the folder again. */
+  images(): Promise<ObservedImage[]>
+  /**
+   * Have the image here, unless the instance has its disk already; ends early with the signal. Throws HostError.
+   */
+  ensureImage(
+    instance: DesiredInstance,
+    image: CatalogueImage,
+    options: { signal: AbortSignal; onProgress: () => void },
+  ): Promise<void>
+  /** Have root disk and seed; a disk that exists is left as it is. Throws HostError. */
+  ensureDisk(instance: DesiredInstance, network: DesiredNetwork, image: CatalogueImage): Promise<void>
+  /** Have the namespace, tap and address in place. Throws HostError. */
+  ensureNetwork(instance: DesiredInstance, network: DesiredNetwork, slot: number): Promise<{ netns: string; nic: Nic }>
+
+  /** Start the VMM; resolves once its CPUs run. Throws HostError when it does not come up, nothing of it left alive. */
+  start(instance: DesiredInstance, nic: Nic, slot: number): Promise<Vmm>
+  /** The VMM of an instance that runs already, or null. */
+  adopt(instanceId: string, slot: number): Promise<Vmm | null>
+  /** Leave nothing of an instance: process, tap, namespace when it was the last, disk, seed, logs, sockets. */
+  remove(instanceId: string, slot: number, vpcId: string): Promise<void>
+
+  /** Serial output from a position in the log, at most `maxBytes`. */
+  readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer>
+  /** Keep the log below its cap; gives how many bytes were dropped from its front. */
+  trimSerial(instanceId: string): Promise<number>
+  /** Call back soon after new serial output; gives the function that ends it. */
+  watchSerial(instanceId: string, onOutput: () => void): () => void
+
+  close(): Promise<void>
+}
+
+/** A running VMM process. */
+export interface Vmm {
+  /** Whether the guest's CPUs run, or it has powered itself off and the process only waits to be ended. */
+  guestState(): 'running' | 'off'
+  /** Press the ACPI power button. */
+  powerButton(): Promise<void>
+  /** End the process, by force if need be; resolves when it is gone. */
+  quit(): Promise<void>
+  /** Called when the guest powered off and when the process is gone; at once when that has happened already. */
+  onChange(listener: () => void): void
+  /** True once the process is gone. */
+  exited(): boolean
+  /** Let go of it without ending it. */
+  detach(): void
+}
+
+/** A failure of the host that the agent reports with a code of the failure catalogue. */
+export class HostError extends Error {
+  readonly code: string
+  /** Whether the same request may succeed later, without anyone changing anything. */
+  readonly retryable: boolean
+  /** Whether the agent itself should try again soon. */
+  readonly tryAgain: boolean
+
+  constructor(code: string, message: string, options: { cause?: unknown; retryable: boolean; tryAgain?: boolean }) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause })
+    this.name = 'HostError'
+    this.code = code
+    this.retryable = options.retryable
+    this.tryAgain = options.tryAgain ?? false
+  }
+}

@@ -1,0 +1,355 @@
+import { mkdir, readdir, rm, stat } from 'node:fs/promises'
+import { join, posix } from 'node:path'
+import type { CatalogueImage, HostImage } from '@berth/contract/images.ts'
+import type { Logger } from 'pino'
+import { fetchChecksum } from './image-checksum.ts'
+import { type DownloadProgress, downloadFile } from './image-download.ts'
+import { ImageDownloadError, type ImageDownloadErrorCode } from './image-download-error.ts'
+import { ignoreMissing, imagePath, publishImage, refuseSmallDisk, scanImages, workPath } from './image-files.ts'
+import { ForeignImageError } from './image-header.ts'
+import { convertToQcow2, inspectImage } from './image-inspection.ts'
+import { discardPartial, notePath } from './image-partial.ts'
+import type { DownloadLimits } from './image-retry.ts'
+import type { PrivateSources } from './image-source.ts'
+import { CommandError } from './run-command.ts'
+
+export interface ImageStoreOptions {
+  /** `<data>/images`; made when missing. */
+  directory: string
+  log: Logger
+  clock: { now: () => number }
+  allowPrivateSources: PrivateSources
+  /** Largest file downloaded. Default 64 GiB. */
+  maxImageBytes?: number
+  limits?: Partial<DownloadLimits>
+}
+
+/** An image of this host and the path of its disk. */
+export interface LocalImage {
+  image: HostImage
+  path: string
+}
+
+export interface EnsureOptions {
+  signal: AbortSignal
+  onProgress?: (progress: DownloadProgress) => void
+}
+
+/** What the host reports of one image. `code` and `reason` (a sentence) are "" unless failed. */
+export interface ImageStatus {
+  state: 'missing' | 'downloading' | 'available' | 'failed'
+  receivedBytes: number
+  totalBytes: number | null
+  code: ImageDownloadErrorCode | ''
+  reason: string
+}
+
+interface Download {
+  /** Two catalogue entries of the same source share a download. */
+  source: string
+  controller: AbortController
+  waiters: Set<EnsureOptions>
+  progress: DownloadProgress
+  result: Promise<LocalImage>
+}
+
+const partialAgeMs = 24 * 3_600_000
+
+/**
+ * The images of this host. Three write into the directory: this store by downloads, and `berth image build` and
+ * `berth image import` in other processes; all through `publishImage`, so what has a description is whole.
+ *
+ * A download belongs to those who wait for it. At most one runs per image; it ends by success (all waiters get the
+ * image), by failure (all get the same error, the next `ensure` tries afresh), or when its last waiter leaves (the
+ * partial file stays for resume). Its entry is in `#downloads` until it touches no file any more, so two never write to
+ * the same partial.
+ */
+export class ImageStore {
+  readonly #options: ImageStoreOptions
+  #images = new Map<string, HostImage>()
+  readonly #downloads = new Map<string, Download>()
+  readonly #failures = new Map<string, ImageDownloadError>()
+  readonly #warned = new Map<string, string>()
+  #closed = false
+
+  constructor(options: ImageStoreOptions) {
+    this.#options = options
+  }
+
+  /** The images found by the last `rescan` or made since. */
+  list(): HostImage[] {
+    return [...this.#images.values()]
+  }
+
+  /** Look at the directory: other processes build and import images. A waiter for one that appeared gets it at once. */
+  async rescan(): Promise<void> {
+    const found = await scanImages(this.#options.directory, this.#options.log, this.#warned)
+    this.#images = new Map(found.map((image) => [image.id, image]))
+    for (const image of found) {
+      this.#failures.delete(image.id)
+      this.#downloads.get(image.id)?.controller.abort(new AppearedLocally(image))
+    }
+  }
+
+  /**
+   * The image and its disk, downloaded when it is not here and has a source. Throws ImageDownloadError (also
+   * `image_not_built` when only a recipe exists, `image_not_available` when nothing does), or the reason of
+   * `options.signal`, which takes this waiter off the download.
+   */
+  async ensure(image: CatalogueImage, options: EnsureOptions): Promise<LocalImage> {
+    const { signal } = options
+    const source = sourceOf(image)
+    for (;;) {
+      signal.throwIfAborted()
+      const local = await this.#findLocal(image.id)
+      if (this.#closed) throw closedError()
+      if (local !== null) return local
+      const running = this.#downloads.get(image.id)
+      if (running === undefined) return this.#join(this.#start(image, source), options)
+      if (running.source === source && !running.controller.signal.aborted) return this.#join(running, options)
+      // Of another source, or on its way out: it must let go of the files first.
+      await settled(running.result, signal)
+    }
+  }
+
+  /** Ids of images that are being downloaded or whose last download failed. */
+  attempted(): string[] {
+    return [...new Set([...this.#downloads.keys(), ...this.#failures.keys()])]
+  }
+
+  status(id: string): ImageStatus {
+    const well = { code: '', reason: '' } as const
+    const image = this.#images.get(id)
+    if (image !== undefined) {
+      return { state: 'available', receivedBytes: image.size_bytes, totalBytes: image.size_bytes, ...well }
+    }
+    const running = this.#downloads.get(id)
+    if (running !== undefined) return { state: 'downloading', ...running.progress, ...well }
+    const nothing = { receivedBytes: 0, totalBytes: null }
+    const failure = this.#failures.get(id)
+    if (failure === undefined) return { state: 'missing', ...nothing, ...well }
+    return { state: 'failed', ...nothing, code: failure.code, reason: failure.message }
+  }
+
+  /** Remove what downloads, imports and builds left unfinished more than a day before `now` (ms UTC). */
+  async removeStalePartials(now: number): Promise<void> {
+    const { directory, log } = this.#options
+    const names = (await readdir(directory).catch(ignoreMissing)) ?? []
+    const inUse = new Set([...this.#downloads.keys()].map((id) => downloadPath(directory, id)))
+    for (const name of names.filter((each) => /\.partial(?:\.meta)?$/.test(each))) {
+      const path = join(directory, name)
+      const partial = path.replace(/\.meta$/, '')
+      if (inUse.has(partial)) continue
+      // A note is as old as its file: it is written once, the file for hours.
+      const file = (await stat(partial).catch(ignoreMissing)) ?? (await stat(path).catch(ignoreMissing))
+      if (file === undefined || now - file.mtimeMs <= partialAgeMs) continue
+      await rm(path, { force: true })
+      await rm(notePath(partial), { force: true })
+      log.info({ file: path }, 'unfinished image file removed')
+    }
+  }
+
+  /** Stop all downloads; their waiters fail with `store_closed`, partials stay. Resolves when no file is touched. */
+  async close(): Promise<void> {
+    this.#closed = true
+    const running = [...this.#downloads.values()]
+    for (const download of running) download.controller.abort(closedError())
+    await Promise.allSettled(running.map((download) => download.result))
+  }
+
+  async #findLocal(id: string): Promise<LocalImage | null> {
+    const { directory } = this.#options
+    const path = imagePath(directory, id)
+    const known = this.#images.get(id)
+    const disk = known === undefined ? undefined : await stat(path).catch(ignoreMissing)
+    if (known !== undefined && disk?.size === known.size_bytes) return { image: known, path }
+    await this.rescan()
+    const image = this.#images.get(id)
+    return image === undefined ? null : { image, path }
+  }
+
+  #start(image: CatalogueImage, source: string): Download {
+    const { source_url: url } = image
+    if (url === undefined) throw noSourceError(image)
+    this.#failures.delete(image.id)
+    const controller = new AbortController()
+    const download: Download = {
+      source,
+      controller,
+      waiters: new Set(),
+      progress: { receivedBytes: 0, totalBytes: null },
+      result: this.#run(image, url, controller.signal, (progress) => {
+        download.progress = progress
+        for (const waiter of download.waiters) waiter.onProgress?.(progress)
+      }),
+    }
+    this.#downloads.set(image.id, download)
+    return download
+  }
+
+  // Resolves or rejects for the waiters only after the entry is gone: whoever asks again starts afresh.
+  async #run(
+    image: CatalogueImage,
+    url: string,
+    signal: AbortSignal,
+    onProgress: (progress: DownloadProgress) => void,
+  ): Promise<LocalImage> {
+    const { directory, log } = this.#options
+    try {
+      await mkdir(directory, { recursive: true, mode: 0o700 })
+      log.info({ image: image.id, url }, 'image download started')
+      const published = await this.#download(image, url, signal, onProgress)
+      this.#images.set(image.id, published)
+      log.info({ image: image.id, url, bytes: published.size_bytes }, 'image downloaded')
+      return { image: published, path: imagePath(directory, image.id) }
+    } catch (error) {
+      if (signal.reason instanceof AppearedLocally) {
+        await discardPartial(downloadPath(directory, image.id))
+        return { image: signal.reason.image, path: imagePath(directory, image.id) }
+      }
+      if (signal.aborted) {
+        log.info({ image: image.id, url }, 'image download stopped: nobody waits for it')
+        throw signal.reason
+      }
+      const failure = failureOf(image, url, error)
+      this.#failures.set(image.id, failure)
+      log.warn({ image: image.id, url, code: failure.code, err: failure }, 'image download failed')
+      throw failure
+    } finally {
+      this.#downloads.delete(image.id)
+    }
+  }
+
+  async #download(
+    image: CatalogueImage,
+    url: string,
+    signal: AbortSignal,
+    onProgress: (progress: DownloadProgress) => void,
+  ): Promise<HostImage> {
+    const { directory, allowPrivateSources, limits, maxImageBytes, clock } = this.#options
+    const network = { signal, allowPrivateSources, ...(limits === undefined ? {} : { limits }) }
+    const partial = downloadPath(directory, image.id)
+    const converted = workPath(directory, image.id, 'convert')
+    const expected =
+      image.sha256 !== undefined
+        ? { algorithm: 'sha256' as const, hex: image.sha256 }
+        : image.checksum_url !== undefined
+          ? await fetchChecksum(image.checksum_url, fileNameOf(url), network)
+          : null
+    await downloadFile(url, partial, {
+      ...network,
+      expected,
+      onProgress,
+      ...(maxImageBytes === undefined ? {} : { maxBytes: maxImageBytes }),
+    })
+    try {
+      const { format, virtualSizeBytes } = await inspectImage(partial, { signal })
+      refuseSmallDisk(virtualSizeBytes, image.min_disk_gb)
+      if (format === 'raw') await convertToQcow2(partial, converted, { signal })
+      const { id, title, min_disk_gb, architecture, default_user, network: addressing } = image
+      const about = { id, title, min_disk_gb, architecture, default_user, network: addressing }
+      const published = await publishImage(
+        directory,
+        format === 'raw' ? converted : partial,
+        { ...about, origin: 'downloaded', source_url: url },
+        { now: () => clock.now(), signal },
+      )
+      await discardPartial(partial)
+      return published
+    } catch (error) {
+      if (error instanceof ForeignImageError) await discardPartial(partial)
+      throw error
+    } finally {
+      await rm(converted, { force: true })
+    }
+  }
+
+  async #join(download: Download, options: EnsureOptions): Promise<LocalImage> {
+    download.waiters.add(options)
+    try {
+      return await untilAborted(download.result, options.signal)
+    } finally {
+      download.waiters.delete(options)
+      if (download.waiters.size === 0) download.controller.abort(new Error('no instance waits for the image any more'))
+    }
+  }
+}
+
+/** Why a download stops: another process published the image meanwhile. */
+class AppearedLocally extends Error {
+  readonly image: HostImage
+
+  constructor(image: HostImage) {
+    super('the image was published by another process')
+    this.image = image
+  }
+}
+
+function downloadPath(directory: string, id: string): string {
+  return join(directory, `${id}.qcow2.download.partial`)
+}
+
+function sourceOf(image: CatalogueImage): string {
+  return JSON.stringify([image.source_url, image.sha256, image.checksum_url])
+}
+
+function fileNameOf(url: string): string {
+  const name = posix.basename(new URL(url).pathname)
+  try {
+    return decodeURIComponent(name)
+  } catch {
+    return name
+  }
+}
+
+function noSourceError(image: CatalogueImage): ImageDownloadError {
+  if (image.recipe !== undefined) {
+    const what = `the image ${image.id} is not built on this host; build it there: berth image build ${image.id}`
+    return new ImageDownloadError('image_not_built', what)
+  }
+  return new ImageDownloadError(
+    'image_not_available',
+    `the image ${image.id} is not on this host and has no source; import it there: berth image import FILE --id ${image.id}`,
+  )
+}
+
+function closedError(): ImageDownloadError {
+  return new ImageDownloadError('store_closed', 'the agent is stopping', { retryable: true })
+}
+
+/** The one error that every waiter of a failed download gets. */
+function failureOf(image: CatalogueImage, url: string, error: unknown): ImageDownloadError {
+  const { code, retryable } = classify(error)
+  const told = error instanceof Error ? error.message : String(error)
+  const message = told.includes(url) || told.startsWith('GET ') ? told : `GET ${url}: ${told}`
+  const hint = image.recipe === undefined ? '' : `; it can be built on the host: berth image build ${image.id}`
+  return new ImageDownloadError(code, `${message}${hint}`, { retryable, cause: error })
+}
+
+function classify(error: unknown): { code: ImageDownloadErrorCode; retryable: boolean } {
+  if (error instanceof ImageDownloadError) return error
+  if (error instanceof ForeignImageError) return { code: 'not_an_image', retryable: false }
+  // qemu-img missing or its output not writable: this host's trouble, not the image's.
+  return { code: 'storage_failed', retryable: error instanceof CommandError || error instanceof Error }
+}
+
+/** `promise`, or the signal's reason as soon as it is aborted. */
+function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise: raced, resolve, reject } = Promise.withResolvers<T>()
+  const abort = () => reject(signal.reason)
+  signal.addEventListener('abort', abort, { once: true })
+  if (signal.aborted) abort()
+  promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  return raced
+}
+
+/** Resolves when `promise` has ended either way. */
+async function settled(promise: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  await untilAborted(
+    promise.then(
+      () => undefined,
+      () => undefined,
+    ),
+    signal,
+  )
+}

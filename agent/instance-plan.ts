@@ -1,0 +1,70 @@
+import type { DesiredInstance, OffCause } from '@berth/contract/host.ts'
+
+/** What the agent sees of an instance's VMM. */
+export interface InstanceSituation {
+  /** `shutting_down`: it runs, but it was told to go; also when that was an agent before this one. */
+  vmm: 'none' | 'running' | 'shutting_down' | 'guest_off'
+  removed: boolean
+  off_cause: OffCause
+  off_generation: number
+  reboots: number
+  /** The host has given up under this generation, or null. */
+  failed_generation: number | null
+  restart_not_before: number
+}
+
+/**
+ * What to do next for an instance:
+ *
+ * A shutdown that has begun is brought to its end whatever is desired by now. Otherwise:
+ *
+ * | desired | vmm none                                    | running                  | guest off          |
+ * |---------|---------------------------------------------|--------------------------|--------------------|
+ * | running | start; nothing when the guest went off      | reboot when asked, else  | quit               |
+ * |         | under this intent or the host has given up; | nothing                  |                    |
+ * |         | wait after a crash                          |                          |                    |
+ * | stopped | nothing                                     | shut down                | quit               |
+ * | deleted | remove                                      | shut down                | quit               |
+ */
+export type InstanceAction =
+  | { kind: 'none' }
+  | { kind: 'wait'; untilMs: number }
+  | { kind: 'start' }
+  | { kind: 'shutdown'; graceSeconds: number }
+  | { kind: 'reboot'; count: number; graceSeconds: number }
+  | { kind: 'quit' }
+  | { kind: 'remove' }
+
+/** The next act that brings an instance nearer to what is desired. Pure. */
+export function planInstance(desired: DesiredInstance, seen: InstanceSituation, nowMs: number): InstanceAction {
+  if (seen.removed) return { kind: 'none' }
+  if (seen.vmm === 'guest_off') return { kind: 'quit' }
+  if (seen.vmm === 'shutting_down') return { kind: 'shutdown', graceSeconds: graceOf(desired) }
+  switch (desired.power) {
+    case 'deleted':
+      return seen.vmm === 'running' ? { kind: 'shutdown', graceSeconds: desired.grace_seconds } : { kind: 'remove' }
+    case 'stopped':
+      return seen.vmm === 'running' ? { kind: 'shutdown', graceSeconds: desired.grace_seconds } : { kind: 'none' }
+    case 'running':
+      return seen.vmm === 'running' ? planRunning(desired, seen) : planAbsent(desired, seen, nowMs)
+  }
+}
+
+/** Seconds the guest gets to shut down under this intent. */
+export function graceOf(desired: DesiredInstance): number {
+  return desired.power === 'running' ? desired.reboots.grace_seconds : desired.grace_seconds
+}
+
+function planRunning(desired: DesiredInstance, seen: InstanceSituation): InstanceAction {
+  const { count, grace_seconds: graceSeconds } = desired.reboots
+  return count > seen.reboots ? { kind: 'reboot', count, graceSeconds } : { kind: 'none' }
+}
+
+function planAbsent(desired: DesiredInstance, seen: InstanceSituation, nowMs: number): InstanceAction {
+  if (seen.failed_generation === desired.generation) return { kind: 'none' }
+  if (seen.off_cause === 'guest' && seen.off_generation === desired.generation) return { kind: 'none' }
+  if (seen.off_cause === 'crash' && nowMs < seen.restart_not_before) {
+    return { kind: 'wait', untilMs: seen.restart_not_before }
+  }
+  return { kind: 'start' }
+}

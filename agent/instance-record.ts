@@ -1,0 +1,102 @@
+import type {
+  HostCondition,
+  HostTimelineField,
+  ObservedCondition,
+  ObservedFailure,
+  ObservedInstance,
+  ObservedStep,
+  OffCause,
+} from '@berth/contract/host.ts'
+
+/** The network card of an instance, as its VPC's namespace has to know it. */
+export interface Nic {
+  tap: string
+  mac: string
+  ip: string
+  gateway: string
+  hostname: string
+  uid: number
+}
+
+/**
+ * What the agent knows of an instance, kept in the ledger: written before and after each act, so that an agent that was
+ * killed at any line finds its way from here. `vmm` is a hint for adoption; the process itself is looked for anew.
+ */
+export interface InstanceRecord {
+  id: string
+  /** Number of the uid of its VMM. */
+  slot: number
+  vpc_id: string
+  /** Generation of the intent the record was last written under, and the highest that was carried out. */
+  seen_generation: number
+  done_generation: number
+  power: ObservedInstance['power']
+  off_cause: OffCause
+  /** Intent under which the last run ended; a guest's own power-off counts only against that one. */
+  off_generation: number
+  /** Last reboot count carried out, stored before it was acted on. */
+  reboots: number
+  /** Crashes since creation, and those in a row that came soon after a start. */
+  restarts: number
+  quick_deaths: number
+  restart_not_before: number
+  /** Host boot the VMM was started in; another one means that the host restarted, not that the VMM crashed. */
+  host_boot_id: string
+  started_at: number | null
+  /** Serial bytes dropped from the front of the log, and where the current boot starts (bytes since creation). */
+  serial_dropped: number
+  boot_serial_start: number
+  conditions: Partial<Record<HostCondition, ObservedCondition>>
+  timeline: Partial<Record<HostTimelineField, number>>
+  steps: ObservedStep[]
+  failure: ObservedFailure | null
+  netns: string
+  nic: Nic | null
+}
+
+/** The record of an instance the host has not heard of before. */
+export function newRecord(id: string, slot: number, vpcId: string): InstanceRecord {
+  return {
+    id,
+    slot,
+    vpc_id: vpcId,
+    seen_generation: 0,
+    done_generation: 0,
+    power: 'off',
+    off_cause: '',
+    off_generation: 0,
+    reboots: 0,
+    restarts: 0,
+    quick_deaths: 0,
+    restart_not_before: 0,
+    host_boot_id: '',
+    started_at: null,
+    serial_dropped: 0,
+    boot_serial_start: 0,
+    conditions: {},
+    timeline: {},
+    steps: [],
+    failure: null,
+    netns: '',
+    nic: null,
+  }
+}
+
+/** What the server is told of an instance. */
+export function observedInstance(record: InstanceRecord): ObservedInstance {
+  return {
+    id: record.id,
+    generation: record.done_generation,
+    seen_generation: record.seen_generation,
+    power: record.power,
+    off_cause: record.off_cause,
+    reboots: record.reboots,
+    restarts: record.restarts,
+    started_at: record.started_at,
+    conditions: record.conditions,
+    timeline: record.timeline,
+    steps: record.steps,
+    failure: record.failure,
+    network: { netns: record.netns, interface: record.nic?.tap ?? '' },
+  }
+}

@@ -1,0 +1,482 @@
+import type { Desired, DesiredInstance, DesiredNetwork, HostCondition, ObservedStep } from '@berth/contract/host.ts'
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { StepName } from '@berth/contract/operations.ts'
+import type { Logger } from 'pino'
+import { type HostDriver, HostError, type Vmm } from './host-driver.ts'
+import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
+import type { InstanceRecord } from './instance-record.ts'
+import { SerialFollower } from './serial-follower.ts'
+
+/** What the agent has decided about crashes; times in milliseconds. */
+export const crashPolicy = {
+  /** A VMM that lived shorter died quickly. */
+  quickMs: 60_000,
+  /** Quick deaths in a row after which the instance stays down. */
+  maxQuickDeaths: 5,
+  firstPauseMs: 1000,
+  maxPauseMs: 60_000,
+} as const
+
+/** Pauses before another attempt of a step, milliseconds. */
+const retryPausesMs = [1000, 5000]
+
+export interface WorkerEnvironment {
+  driver: HostDriver
+  log: Logger
+  now: () => number
+  /** Make the record durable and have it reported. */
+  save: (record: InstanceRecord) => void
+  /** Give the server the rest of the serial output; returns also when the server cannot be reached. */
+  flushConsole: (id: string) => Promise<void>
+  /** Have the state of downloads reported. */
+  reportProgress: () => void
+}
+
+/** What an instance is to be, with what it refers to. */
+export interface Intent {
+  instance: DesiredInstance
+  network: DesiredNetwork
+  image: CatalogueImage
+}
+
+/** The intent for an instance out of a whole desired state, or null when what it refers to is missing. */
+export function intentOf(desired: Desired, instance: DesiredInstance): Intent | null {
+  const network = desired.networks.find((candidate) => candidate.vpc_id === instance.vpc_id)
+  const image = desired.images.find((candidate) => candidate.id === instance.image_id)
+  return network === undefined || image === undefined ? null : { instance, network, image }
+}
+
+/**
+ * Drives one instance to what is desired of it: plan, act, plan again, one act at a time. It is the only one that
+ * writes the instance's record. An act that takes long looks at the newest intent while it waits, so a delete never
+ * stands behind a download or a slow shutdown.
+ *
+ * The record's `power` over the life of an instance; each change is saved before the next line runs:
+ *
+ *   off ─start─▶ starting ─CPUs run─▶ running ─stop, delete, reboot─▶ shutting_down ─gone─▶ off ─remove─▶ absent
+ *                                        └─ guest powers off, VMM dies ─▶ off
+ */
+export class InstanceWorker {
+  readonly record: InstanceRecord
+  readonly #env: WorkerEnvironment
+  readonly #log: Logger
+  readonly #serial: SerialFollower
+  #intent: Intent
+  #vmm: Vmm | null = null
+  #wake: () => void = () => {}
+  #dirty = true
+  #stopped = false
+  #abort = new AbortController()
+  #running: Promise<void> | null = null
+
+  constructor(env: WorkerEnvironment, record: InstanceRecord, intent: Intent) {
+    this.#env = env
+    this.record = record
+    this.#intent = intent
+    this.#log = env.log.child({ instance: record.id })
+    this.#serial = new SerialFollower(env.driver, record, {
+      onKernel: () => this.#kernelSeen(),
+      onReady: (marker) => this.#guestReady(marker.user_data, marker.exit_code, marker.output_tail),
+    })
+  }
+
+  /** Look for a VMM that runs already, then begin to work. */
+  start(): void {
+    this.#running ??= this.#run().catch((error) => this.#log.error({ err: error }, 'the worker ended'))
+  }
+
+  /** Take a newer intent; what is being done for an older one is given up where that is possible. */
+  setIntent(intent: Intent): void {
+    const before = this.#intent.instance
+    this.#intent = intent
+    if (before.power === 'running' && intent.instance.power !== 'running') this.#abort.abort()
+    this.#nudge()
+  }
+
+  get desired(): DesiredInstance {
+    return this.#intent.instance
+  }
+
+  /** Serial output that the server has not got yet. */
+  get serial(): SerialFollower {
+    return this.#serial
+  }
+
+  /** Stop working and let go of the VMM; it runs on. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#abort.abort()
+    this.#nudge()
+    await this.#running
+    this.#serial.stop()
+    this.#vmm?.detach()
+  }
+
+  async #run(): Promise<void> {
+    await this.#adopt()
+    while (!this.#stopped) {
+      this.#dirty = false
+      this.#notice()
+      const action = planInstance(this.#intent.instance, this.#situation(), this.#env.now())
+      if (action.kind === 'none' || action.kind === 'wait') {
+        if (action.kind === 'none') this.#done()
+        await this.#idle(action)
+        continue
+      }
+      try {
+        await this.#perform(action)
+      } catch (error) {
+        this.#log.error({ err: error, action: action.kind }, 'the act failed; it is tried again')
+        await this.#pause(2000)
+      }
+    }
+  }
+
+  async #adopt(): Promise<void> {
+    const { record } = this
+    if (record.power === 'absent') return
+    const vmm = await this.#env.driver.adopt(record.id, record.slot)
+    if (vmm !== null) {
+      this.#log.info('adopted the running VMM')
+      this.#follow(vmm)
+      if (vmm.guestState() === 'running' && record.power !== 'shutting_down') {
+        if (record.power !== 'running') this.#cpusRun(this.#env.now())
+        this.#serial.start()
+      }
+      return
+    }
+    if (record.power === 'running') this.#lost(record.host_boot_id === this.#env.driver.hostBootId ? 'crash' : 'host')
+    else if (record.power === 'shutting_down') this.#off('host')
+    else if (record.power === 'starting') this.#off(record.off_cause)
+  }
+
+  /** Take in what the VMM did since the last look. */
+  #notice(): void {
+    const { record } = this
+    const { instance } = this.#intent
+    if (record.seen_generation !== instance.generation) {
+      record.seen_generation = instance.generation
+      if (record.failure !== null) record.failure = null
+      if (record.power !== 'absent') record.steps = []
+      this.#save()
+    }
+    const vmm = this.#vmm
+    if (vmm?.exited()) {
+      this.#vmm = null
+      this.#lost('crash')
+    }
+  }
+
+  #situation() {
+    const { record } = this
+    return {
+      vmm: this.#vmmSituation(),
+      removed: record.power === 'absent',
+      off_cause: record.off_cause,
+      off_generation: record.off_generation,
+      reboots: record.reboots,
+      failed_generation: record.failure === null ? null : record.seen_generation,
+      restart_not_before: record.restart_not_before,
+    } as const
+  }
+
+  #vmmSituation() {
+    if (this.#vmm === null) return 'none'
+    if (this.#vmm.guestState() === 'off') return 'guest_off'
+    return this.record.power === 'shutting_down' ? 'shutting_down' : 'running'
+  }
+
+  #done(): void {
+    const { record } = this
+    const settled = record.failure === null
+    if (settled && record.done_generation !== record.seen_generation) {
+      record.done_generation = record.seen_generation
+      this.#save()
+    }
+  }
+
+  async #perform(action: Exclude<InstanceAction, { kind: 'none' | 'wait' }>): Promise<void> {
+    this.#log.info({ action: action.kind }, 'acting')
+    switch (action.kind) {
+      case 'start':
+        return this.#startInstance()
+      case 'shutdown':
+        return this.#shutdown()
+      case 'reboot':
+        this.record.reboots = action.count // saved by the shutdown before it acts: at most once
+        return this.#shutdown()
+      case 'quit':
+        return this.#quitAfterGuestOff()
+      case 'remove':
+        return this.#remove()
+    }
+  }
+
+  /** Image, disk, network, VMM. Gives up when the instance shall not run any more; reports when it cannot. */
+  async #startInstance(): Promise<void> {
+    const { record } = this
+    const { instance, image, network } = this.#intent
+    const { driver, now } = this.#env
+    this.#abort = new AbortController()
+    const { signal } = this.#abort
+    record.power = 'starting'
+    record.timeline = { ...record.timeline }
+    delete record.timeline.vmm_started_at
+    delete record.timeline.kernel_at
+    delete record.timeline.guest_ready_at
+    this.#setCondition('Booted', 'unknown')
+    this.#setCondition('GuestReady', 'unknown')
+    try {
+      await this.#step('image', 'ImageReady', signal, () =>
+        driver.ensureImage(instance, image, { signal, onProgress: this.#env.reportProgress }),
+      )
+      record.timeline.image_ready_at ??= now()
+      await this.#step('disk', 'DiskReady', signal, () => driver.ensureDisk(instance, network, image))
+      record.timeline.disk_ready_at ??= now()
+      const { netns, nic } = await this.#step('network', 'NetworkReady', signal, () =>
+        driver.ensureNetwork(instance, network, record.slot),
+      )
+      record.timeline.network_ready_at = now()
+      record.netns = netns
+      record.nic = nic
+      await this.#serial.settled()
+      this.#serial.beginBoot()
+      record.host_boot_id = driver.hostBootId
+      this.#save()
+      const vmm = await this.#step('boot', null, signal, () => driver.start(instance, nic, record.slot))
+      this.#follow(vmm)
+      this.#cpusRun(now())
+      this.#serial.start()
+    } catch (error) {
+      if (signal.aborted) {
+        for (const step of record.steps) if (step.status === 'running') step.status = 'cancelled'
+        this.#off('host')
+        return
+      }
+      this.#giveUp(error)
+    }
+  }
+
+  /** Run one step of a start with its record in the report; a failure that may pass is tried again after a pause. */
+  async #step<T>(
+    name: StepName,
+    condition: HostCondition | null,
+    signal: AbortSignal,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    const step = this.#beginStep(name)
+    for (;;) {
+      signal.throwIfAborted()
+      step.attempt++
+      step.status = 'running'
+      this.#save()
+      try {
+        const value = await work()
+        this.#endStep(step, 'succeeded')
+        if (condition !== null) this.#setCondition(condition, 'true')
+        return value
+      } catch (error) {
+        const known = hostError(error)
+        step.error = { code: known.code, message: known.message }
+        const pauseMs = retryPausesMs[step.attempt - 1]
+        if (signal.aborted || !known.tryAgain || pauseMs === undefined) {
+          this.#endStep(step, 'failed')
+          if (condition !== null) this.#setCondition(condition, 'false', known.code, known.message)
+          throw error
+        }
+        this.#log.warn({ err: error, step: name, attempt: step.attempt }, 'the step failed; it is tried again')
+        this.#save()
+        this.#dirty = false
+        await this.#pause(pauseMs)
+      }
+    }
+  }
+
+  /** Power button, then time for the guest, then the end of the process. Reads the grace anew: it may get shorter. */
+  async #shutdown(): Promise<void> {
+    const graceSeconds = () => graceOf(this.#intent.instance)
+    const vmm = this.#vmm
+    if (vmm === null) return
+    const step = this.#beginStep('shutdown')
+    step.attempt = 1
+    this.record.power = 'shutting_down'
+    this.#save()
+    if (graceSeconds() > 0) {
+      const pressedAt = this.#env.now()
+      await vmm.powerButton().catch((error) => this.#log.warn({ err: error }, 'the power button did not work'))
+      while (!this.#stopped && !vmm.exited() && vmm.guestState() === 'running') {
+        const leftMs = pressedAt + graceSeconds() * 1000 - this.#env.now()
+        if (leftMs <= 0) break
+        this.#dirty = false
+        await this.#pause(leftMs)
+      }
+      if (this.#stopped) return
+    }
+    await vmm.quit()
+    this.#vmm = null
+    this.#endStep(step, 'succeeded')
+    this.#off('host')
+  }
+
+  async #quitAfterGuestOff(): Promise<void> {
+    const vmm = this.#vmm
+    if (vmm === null) return
+    // a shutdown that an agent before this one began is the host's doing
+    const asked = this.record.power === 'shutting_down' || this.#intent.instance.power !== 'running'
+    await vmm.quit()
+    this.#vmm = null
+    this.#off(asked ? 'host' : 'guest')
+  }
+
+  async #remove(): Promise<void> {
+    const { record } = this
+    const step = this.#beginStep('clean-up')
+    step.attempt++
+    this.#save()
+    this.#serial.stop()
+    await this.#serial.settled()
+    await this.#env.flushConsole(record.id)
+    await this.#env.driver.remove(record.id, record.slot, record.vpc_id)
+    this.#endStep(step, 'succeeded')
+    record.netns = ''
+    record.nic = null
+    record.power = 'absent'
+    record.done_generation = record.seen_generation
+    this.#save()
+    this.#log.info('removed')
+  }
+
+  #follow(vmm: Vmm): void {
+    this.#vmm = vmm
+    vmm.onChange(() => this.#nudge())
+  }
+
+  #cpusRun(at: number): void {
+    const { record } = this
+    record.power = 'running'
+    record.off_cause = ''
+    record.started_at = at
+    record.timeline.vmm_started_at = at
+    this.#setCondition('Booted', 'true')
+    this.#save()
+  }
+
+  #kernelSeen(): void {
+    if (this.record.timeline.kernel_at !== undefined) return
+    this.record.timeline.kernel_at = this.#env.now()
+    this.#save()
+  }
+
+  #guestReady(userData: string, exitCode: number | null, output: string): void {
+    const { record } = this
+    if (record.power !== 'running') return
+    record.timeline.guest_ready_at ??= this.#env.now()
+    if (userData === 'failed') {
+      const code = exitCode === null ? '' : ` with exit code ${exitCode}`
+      this.#setCondition('GuestReady', 'false', 'user_data_failed', `user_data failed${code}: ${output}`.slice(0, 4096))
+    } else {
+      this.#setCondition('GuestReady', 'true', userData === 'ok' ? 'user_data_ok' : '')
+    }
+    this.#save()
+  }
+
+  /** The VMM is gone without having been asked to go. */
+  #lost(cause: 'crash' | 'host'): void {
+    const { record } = this
+    const { now } = this.#env
+    if (cause === 'crash') {
+      const lived = now() - (record.started_at ?? now())
+      record.restarts++
+      record.quick_deaths = lived < crashPolicy.quickMs ? record.quick_deaths + 1 : 1
+      const pauseMs = Math.min(crashPolicy.firstPauseMs * 2 ** (record.quick_deaths - 1), crashPolicy.maxPauseMs)
+      record.restart_not_before = now() + pauseMs
+      this.#log.error({ restarts: record.restarts, pauseMs }, 'the VMM ended unexpectedly')
+      if (record.quick_deaths >= crashPolicy.maxQuickDeaths) {
+        record.quick_deaths = 0
+        record.failure = {
+          code: 'crash_loop',
+          message: `QEMU ended within ${crashPolicy.quickMs / 1000} s of its start ${crashPolicy.maxQuickDeaths} times in a row.`,
+          retryable: true,
+        }
+      }
+      this.#setCondition('Booted', 'false', 'vmm_crashed', 'QEMU ended unexpectedly.')
+    }
+    this.#off(cause)
+  }
+
+  #off(cause: InstanceRecord['off_cause']): void {
+    const { record } = this
+    record.power = 'off'
+    record.off_cause = cause
+    record.off_generation = record.seen_generation
+    record.started_at = null
+    if (cause !== 'crash') this.#setCondition('Booted', 'false', 'powered_off')
+    this.#setCondition('GuestReady', 'unknown')
+    this.#save()
+  }
+
+  #giveUp(error: unknown): void {
+    const { record } = this
+    const { code, message, retryable } = hostError(error)
+    this.#log.error({ err: error }, 'the instance cannot be started')
+    record.failure = { code, message: message.slice(0, 8000), retryable }
+    this.#off('host')
+  }
+
+  #beginStep(name: StepName): ObservedStep {
+    const { record } = this
+    record.steps = record.steps.filter((step) => step.name !== name)
+    const step: ObservedStep = {
+      name,
+      status: 'running',
+      attempt: 0,
+      started_at: this.#env.now(),
+      finished_at: null,
+      error: null,
+    }
+    record.steps.push(step)
+    return step
+  }
+
+  #endStep(step: ObservedStep, status: 'succeeded' | 'failed'): void {
+    step.status = status
+    step.finished_at = this.#env.now()
+    if (status === 'succeeded') step.error = null
+    // saved with what follows from it
+  }
+
+  #setCondition(type: HostCondition, status: 'true' | 'false' | 'unknown', reason = '', message = ''): void {
+    this.record.conditions[type] = { status, reason, message, at: this.#env.now() }
+  }
+
+  #save(): void {
+    this.#env.save(this.record)
+  }
+
+  #nudge(): void {
+    this.#dirty = true
+    this.#wake()
+  }
+
+  async #idle(action: { kind: 'none' } | { kind: 'wait'; untilMs: number }): Promise<void> {
+    if (this.#dirty) return
+    await this.#pause(action.kind === 'wait' ? action.untilMs - this.#env.now() : null)
+  }
+
+  /** Wait for a nudge, at most so long. */
+  async #pause(ms: number | null): Promise<void> {
+    if (this.#dirty || this.#stopped) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#wake = resolve
+    const timer = ms === null ? null : setTimeout(resolve, Math.max(0, ms))
+    await promise
+    if (timer !== null) clearTimeout(timer)
+    this.#wake = () => {}
+  }
+}
+
+function hostError(error: unknown): HostError {
+  if (error instanceof HostError) return error
+  const message = error instanceof Error ? error.message : String(error)
+  return new HostError('vmm_start_failed', message, { cause: error, retryable: true, tryAgain: true })
+}

@@ -1,0 +1,80 @@
+import { Desired } from '@berth/contract/host.ts'
+import SqliteDatabase from 'better-sqlite3'
+import Value from 'typebox/value'
+import type { InstanceRecord } from './instance-record.ts'
+
+/**
+ * The agent's memory: the last desired state it heard and one record an instance. Every save is on disk when it
+ * returns (`synchronous=FULL`), so intent is durable before it is acted on and a host that restarts with the server
+ * away knows what to run.
+ */
+export class Ledger {
+  readonly #db: SqliteDatabase.Database
+  readonly #save: SqliteDatabase.Statement<[string, string]>
+  readonly #remove: SqliteDatabase.Statement<[string]>
+  readonly #setMeta: SqliteDatabase.Statement<[string, string]>
+
+  constructor(file: string) {
+    this.#db = new SqliteDatabase(file)
+    this.#db.pragma('journal_mode = WAL')
+    this.#db.pragma('synchronous = FULL')
+    this.#db.exec(`
+      create table if not exists meta (key text primary key not null, value text not null) strict;
+      create table if not exists instances (id text primary key not null, record text not null) strict;
+    `)
+    const upsert = 'on conflict (id) do update set record = excluded.record'
+    this.#save = this.#db.prepare(`insert into instances (id, record) values (?, ?) ${upsert}`)
+    this.#remove = this.#db.prepare('delete from instances where id = ?')
+    this.#setMeta = this.#db.prepare('insert or replace into meta (key, value) values (?, ?)')
+  }
+
+  /** The last desired state, or null when none was heard or it is of another version of Berth. */
+  loadDesired(): Desired | null {
+    const text = this.#getMeta('desired')
+    if (text === null) return null
+    const desired: unknown = JSON.parse(text)
+    return Value.Check(Desired, desired) ? desired : null
+  }
+
+  saveDesired(desired: Desired): void {
+    this.#setMeta.run('desired', JSON.stringify(desired))
+  }
+
+  /** This host's id, made by `create` the first time. */
+  hostId(create: () => string): string {
+    const existing = this.#getMeta('host_id')
+    if (existing !== null) return existing
+    const id = create()
+    this.#setMeta.run('host_id', id)
+    return id
+  }
+
+  /** A number above every one given before, also across restarts and clock steps; names this run of the agent. */
+  nextSession(nowMs: number): number {
+    const session = Math.max(nowMs, Number(this.#getMeta('session') ?? 0) + 1)
+    this.#setMeta.run('session', String(session))
+    return session
+  }
+
+  loadRecords(): InstanceRecord[] {
+    const rows = this.#db.prepare<[], { record: string }>('select record from instances order by id').all()
+    return rows.map((row) => JSON.parse(row.record))
+  }
+
+  saveRecord(record: InstanceRecord): void {
+    this.#save.run(record.id, JSON.stringify(record))
+  }
+
+  removeRecord(id: string): void {
+    this.#remove.run(id)
+  }
+
+  close(): void {
+    this.#db.close()
+  }
+
+  #getMeta(key: string): string | null {
+    const row = this.#db.prepare<[string], { value: string }>('select value from meta where key = ?').get(key)
+    return row?.value ?? null
+  }
+}

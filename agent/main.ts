@@ -1,0 +1,135 @@
+import { hostname } from 'node:os'
+import type { Observed } from '@berth/contract/host.ts'
+import { newId } from '@berth/contract/ids.ts'
+import type { Logger } from 'pino'
+import { ConsoleForwarder } from './console-forwarder.ts'
+import type { HostDriver } from './host-driver.ts'
+import { Ledger } from './ledger.ts'
+import { Reconciler } from './reconcile.ts'
+import { backOff, ServerLink, ServerRefusal } from './server-link.ts'
+
+const agentVersion = '0.1.0'
+
+/** A report goes out at least this often, so that the server knows that the host lives; milliseconds. */
+const heartbeatMs = 10_000
+
+export interface AgentConfig {
+  ledgerFile: string
+  serverUrl: string
+  credential: string
+  now?: () => number
+}
+
+export interface RunningAgent {
+  /** Stop working; VMs run on. */
+  stop(): Promise<void>
+}
+
+/** The id of the host that a ledger belongs to; made the first time. */
+export function hostIdOf(ledgerFile: string): string {
+  const ledger = new Ledger(ledgerFile)
+  try {
+    return ledger.hostId(() => newId('host', Date.now()))
+  } finally {
+    ledger.close()
+  }
+}
+
+/** Start the agent of this host. It works from its ledger at once and from the server's word as soon as that comes. */
+export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger): RunningAgent {
+  const now = config.now ?? Date.now
+  const ledger = new Ledger(config.ledgerFile)
+  const ending = new AbortController()
+  const link = new ServerLink(config.serverUrl, config.credential, ending.signal)
+  const reports = new ReportTrigger()
+  const reconciler = new Reconciler({
+    driver,
+    ledger,
+    log,
+    now,
+    onChange: () => reports.pull(),
+    flushConsole: (id) => forwarder.flush(id),
+  })
+  const forwarder = new ConsoleForwarder(link, reconciler.workers, log)
+  const session = ledger.nextSession(now())
+  let sequence = 0
+
+  const observed = async (): Promise<Observed> => ({
+    agent_session: session,
+    sequence: ++sequence,
+    revision: reconciler.revision,
+    agent_version: agentVersion,
+    hostname: hostname(),
+    hypervisor: driver.hypervisor,
+    accelerator: driver.accelerator.kind,
+    accelerator_reason: driver.accelerator.reason,
+    capacity: await driver.capacity(),
+    images: await driver.images(),
+    instances: reconciler.observedInstances(),
+  })
+
+  reconciler.resume()
+  const loops = [
+    repeat(log, ending.signal, 'desired state', async () => {
+      const desired = await link.desired(reconciler.revision)
+      if (desired !== null) reconciler.apply(desired)
+    }),
+    repeat(log, ending.signal, 'report', async () => {
+      await reports.pulled(heartbeatMs, ending.signal)
+      if (!ending.signal.aborted) await link.report(await observed())
+    }),
+    forwarder.run(ending.signal),
+  ]
+  return {
+    async stop() {
+      ending.abort()
+      await Promise.all(loops)
+      await reconciler.stop()
+      await driver.close()
+      ledger.close()
+    },
+  }
+}
+
+/** Do something for ever; failures are logged when they begin and when they are over, and paused after. */
+async function repeat(log: Logger, signal: AbortSignal, what: string, once: () => Promise<void>): Promise<void> {
+  let failures = 0
+  while (!signal.aborted) {
+    try {
+      await once()
+      if (failures > 0) log.info(`${what}: the server can be reached again`)
+      failures = 0
+    } catch (error) {
+      if (signal.aborted) return
+      const refused = error instanceof ServerRefusal
+      if (failures === 0 || refused) log.warn({ err: error }, `${what}: the server cannot be reached`)
+      await backOff(failures++, signal)
+    }
+  }
+}
+
+/** Folds many wishes for a report into one. */
+class ReportTrigger {
+  #wanted = true
+  #wake: () => void = () => {}
+
+  pull(): void {
+    this.#wanted = true
+    this.#wake()
+  }
+
+  /** Resolves when a report is wanted, or after `atMostMs`. */
+  async pulled(atMostMs: number, signal: AbortSignal): Promise<void> {
+    if (!this.#wanted) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#wake = resolve
+      const timer = setTimeout(resolve, atMostMs)
+      const onAbort = () => resolve()
+      signal.addEventListener('abort', onAbort)
+      await promise
+      signal.removeEventListener('abort', onAbort)
+      clearTimeout(timer)
+    }
+    this.#wanted = false
+  }
+}

@@ -1,0 +1,145 @@
+import { spawn } from 'node:child_process'
+import { chmod, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { DesiredNetwork } from '@berth/contract/host.ts'
+import { Address4 } from 'ip-address'
+import type { Nic } from '../instance-record.ts'
+import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../process.ts'
+import { tapMtu } from './names.ts'
+import { inNamespace } from './namespace.ts'
+
+/**
+ * dnsmasq's configuration for a VPC (dnsmasq(8)): DHCP that hands each guest the address it has anyway, DNS of the
+ * names inside the VPC and a quick refusal of all others. Pure.
+ */
+export function renderDnsmasqConfig(directory: string, network: DesiredNetwork): string {
+  const ranges = network.subnets.flatMap((subnet, index) => {
+    const address = new Address4(subnet.cidr)
+    const netmask = Address4.fromBigInt((0xffff_ffffn << BigInt(32 - address.subnetMask)) & 0xffff_ffffn).correctForm()
+    return [
+      `dhcp-range=set:s${index},${address.startAddress().correctForm()},static,${netmask},1h`,
+      `dhcp-option=tag:s${index},option:router,${subnet.gateway}`,
+      `dhcp-option=tag:s${index},option:dns-server,${subnet.gateway}`,
+    ]
+  })
+  return `${[
+    'keep-in-foreground',
+    `pid-file=${join(directory, 'dnsmasq.pid')}`,
+    'log-facility=-',
+    'no-hosts',
+    'no-resolv',
+    'no-poll',
+    'interface=vt*',
+    'bind-dynamic',
+    'domain=vpc.internal',
+    'local=/vpc.internal/',
+    'expand-hosts',
+    `hostsdir=${join(directory, 'hosts.d')}`,
+    `dhcp-hostsdir=${join(directory, 'dhcp.d')}`,
+    `dhcp-leasefile=${join(directory, 'leases')}`,
+    'dhcp-authoritative',
+    'no-ping',
+    `dhcp-option=option:mtu,${tapMtu}`,
+    ...ranges,
+  ].join('\n')}\n`
+}
+
+/**
+ * Have dnsmasq running for a VPC with this configuration and these guests. It survives the agent; one that runs with
+ * another configuration is replaced. `directory` must be reachable for the user dnsmasq becomes.
+ */
+export async function ensureDnsmasq(
+  namespace: string,
+  directory: string,
+  network: DesiredNetwork,
+  nics: readonly Nic[],
+): Promise<void> {
+  for (const each of [directory, join(directory, 'hosts.d'), join(directory, 'dhcp.d')]) {
+    await mkdir(each, { recursive: true, mode: 0o755 })
+    await chmod(each, 0o755)
+  }
+  await updateGuests(directory, nics)
+  const config = renderDnsmasqConfig(directory, network)
+  const configFile = join(directory, 'dnsmasq.conf')
+  const running = await findDnsmasq(directory)
+  if (running !== null && (await readFile(configFile, 'utf8').catch(() => '')) === config) return
+  if (running !== null) await stop(running)
+  await writeFile(configFile, config, { mode: 0o644 })
+  await launch(namespace, directory, configFile)
+}
+
+/** Have exactly these guests known to the dnsmasq of a directory that exists. */
+export async function updateGuests(directory: string, nics: readonly Nic[]): Promise<void> {
+  if (!(await syncGuestFiles(directory, nics))) return
+  const running = await findDnsmasq(directory)
+  if (running !== null) process.kill(running.pid, 'SIGHUP') // inotify tells it of new files, not of removed ones
+}
+
+/** Stop dnsmasq of a VPC and remove its files. Idempotent. */
+export async function removeDnsmasq(directory: string): Promise<void> {
+  const running = await findDnsmasq(directory)
+  if (running !== null) await stop(running)
+  await rm(directory, { recursive: true, force: true })
+}
+
+/** One file a guest in each directory, named by its tap; true when one had to go. */
+async function syncGuestFiles(directory: string, nics: readonly Nic[]): Promise<boolean> {
+  let removed = false
+  for (const [folder, line] of [
+    ['hosts.d', (nic: Nic) => `${nic.ip} ${nic.hostname}\n`],
+    ['dhcp.d', (nic: Nic) => `${nic.mac},${nic.ip},${nic.hostname}\n`],
+  ] as const) {
+    const wanted = new Map(nics.map((nic) => [nic.tap, line(nic)]))
+    for (const name of await readdir(join(directory, folder))) {
+      if (wanted.has(name)) continue
+      await rm(join(directory, folder, name), { force: true })
+      removed = true
+    }
+    for (const [name, text] of wanted) {
+      const file = join(directory, folder, name)
+      if ((await readFile(file, 'utf8').catch(() => null)) !== text) await writeFile(file, text, { mode: 0o644 })
+    }
+  }
+  return removed
+}
+
+async function launch(namespace: string, directory: string, configFile: string): Promise<void> {
+  const [command = '', ...args] = [...inNamespace(namespace), 'dnsmasq', `--conf-file=${configFile}`]
+  const log = await open(join(directory, 'dnsmasq.log'), 'a', 0o600)
+  try {
+    const child = spawn(command, args, { detached: true, stdio: ['ignore', log.fd, log.fd] })
+    const failed = new Promise<never>((_resolve, reject) => {
+      child.once('error', reject)
+      child.once('exit', (code) => reject(new Error(`dnsmasq exited with ${code}; see ${directory}/dnsmasq.log`)))
+    })
+    child.unref()
+    await Promise.race([waitForPidFile(directory), failed])
+    failed.catch(() => undefined)
+  } finally {
+    await log.close()
+  }
+}
+
+async function waitForPidFile(directory: string): Promise<void> {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    if ((await findDnsmasq(directory)) !== null) return
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  throw new Error('dnsmasq did not start within 2 s')
+}
+
+/** The dnsmasq of a directory by its pid file, if that pid is still it. */
+async function findDnsmasq(directory: string): Promise<ProcessIdentity | null> {
+  try {
+    const pid = Number((await readFile(join(directory, 'dnsmasq.pid'), 'utf8')).trim())
+    const argv = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0')
+    return argv.includes(`--conf-file=${join(directory, 'dnsmasq.conf')}`) ? await identifyProcess(pid) : null
+  } catch {
+    return null
+  }
+}
+
+async function stop(running: ProcessIdentity): Promise<void> {
+  process.kill(running.pid, 'SIGTERM')
+  if (!(await waitForExit(running, 2000))) await killProcess(running)
+}

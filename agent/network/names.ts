@@ -1,0 +1,8 @@
+/** MTU of every tap: room for VXLAN's 50 bytes on a 1500-byte underlay. */
+export const tapMtu = 1450
+
+/** MAC of the gateway on every tap of every host, so that a guest that moves keeps its neighbour entry. */
+export const gatewayMac = '02:00:00:00:00:01'
+
+/** Address of services inside every namespace (metadata, RFC 3927 link-local). */
+export const serviceAddress = '169.254.169.254'

@@ -1,0 +1,84 @@
+import { access, mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CommandError, runCommand } from '../run-command.ts'
+import { serviceAddress } from './names.ts'
+
+const namespaceDirectory = '/run/netns'
+
+/** Where the kernel's handle of a named namespace lies. */
+export function namespacePath(name: string): string {
+  return join(namespaceDirectory, name)
+}
+
+/** Start of an argv that runs in a namespace; unlike `ip netns exec` it leaves /sys alone. */
+export function inNamespace(name: string): string[] {
+  return ['nsenter', `--net=${namespacePath(name)}`, '--']
+}
+
+export async function namespaceExists(name: string): Promise<boolean> {
+  return access(namespacePath(name)).then(
+    () => true,
+    () => false,
+  )
+}
+
+/**
+ * Have the namespace of a VPC: forwarding between taps with proxy ARP, no way out for addresses of the VPC that no
+ * instance has, no IPv6. Idempotent; a namespace left half made is finished.
+ */
+export async function ensureNamespace(name: string, vpcCidr: string): Promise<void> {
+  if (!(await namespaceExists(name))) {
+    await mkdir(namespaceDirectory, { recursive: true })
+    await runCommand(['ip', 'netns', 'add', name])
+  }
+  // before any tap: `default` is what a new device starts with
+  await runCommand([
+    ...inNamespace(name),
+    ...['sysctl', '-q', '-w'],
+    'net.ipv4.ip_forward=1',
+    'net.ipv4.conf.default.proxy_arp=1',
+    'net.ipv4.conf.default.rp_filter=1',
+    'net.ipv4.conf.all.rp_filter=1',
+    'net.ipv4.conf.default.send_redirects=0',
+    'net.ipv4.conf.all.send_redirects=0',
+    'net.ipv6.conf.default.disable_ipv6=1',
+    'net.ipv6.conf.all.disable_ipv6=1',
+  ])
+  await ipBatch(name, [
+    'link set lo up',
+    `addr replace ${serviceAddress}/32 dev lo`,
+    `route replace unreachable ${vpcCidr}`, // unassigned addresses get no proxy-ARP answer
+  ])
+}
+
+/** Remove a namespace; nothing may run in it any more, or its devices would live on unseen. */
+export async function removeNamespace(name: string): Promise<void> {
+  if (await namespaceExists(name)) await runCommand(['ip', 'netns', 'del', name])
+}
+
+/** Run ip(8) commands in a namespace, in one process. Stops at the first that fails. */
+export async function ipBatch(namespace: string, lines: readonly string[]): Promise<void> {
+  await runCommand([...inNamespace(namespace), 'ip', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+}
+
+/** Names of the links of a namespace. */
+export async function listLinks(namespace: string): Promise<string[]> {
+  const { stdout } = await runCommand([...inNamespace(namespace), 'ip', '-json', 'link', 'show'])
+  const links: unknown = JSON.parse(stdout === '' ? '[]' : stdout)
+  if (!Array.isArray(links)) return []
+  return links.map((link: unknown) => String(Reflect.get(Object(link), 'ifname')))
+}
+
+/** Load a ruleset as one transaction. */
+export async function loadRuleset(namespace: string, ruleset: string): Promise<void> {
+  await runCommand([...inNamespace(namespace), 'nft', '-f', '-'], { input: ruleset })
+}
+
+/** Forget the connections of an address; there may be none, which conntrack(8) calls a failure. */
+export async function forgetConnections(namespace: string, address: string): Promise<void> {
+  for (const direction of ['--src', '--dst']) {
+    await runCommand([...inNamespace(namespace), 'conntrack', '-D', direction, address]).catch((error) => {
+      if (!(error instanceof CommandError) || error.exitCode !== 1) throw error
+    })
+  }
+}

@@ -1,0 +1,66 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+
+/** A process, told from a later one with the same pid by its start time (clock ticks since boot, proc(5)). */
+export interface ProcessIdentity {
+  pid: number
+  startTime: string
+}
+
+/** The process under a pid, or null when there is none or it is a zombie. */
+export async function identifyProcess(pid: number): Promise<ProcessIdentity | null> {
+  try {
+    const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // from field 3 on; the name may hold anything
+    const [state] = fields
+    const startTime = fields[19]
+    return state === 'Z' || startTime === undefined ? null : { pid, startTime }
+  } catch {
+    return null
+  }
+}
+
+export async function isAlive(process: ProcessIdentity): Promise<boolean> {
+  return (await identifyProcess(process.pid))?.startTime === process.startTime
+}
+
+/** Every process that runs under a uid. */
+export async function listProcessesOfUid(uid: number): Promise<ProcessIdentity[]> {
+  const found: ProcessIdentity[] = []
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry) || !(await runsAs(entry, uid))) continue
+    const identity = await identifyProcess(Number(entry))
+    if (identity !== null) found.push(identity)
+  }
+  return found
+}
+
+async function runsAs(pid: string, uid: number): Promise<boolean> {
+  try {
+    const status = await readFile(`/proc/${pid}/status`, 'utf8')
+    return new RegExp(`^Uid:\\s+${uid}\\s`, 'm').test(status)
+  } catch {
+    return false // it ended meanwhile
+  }
+}
+
+/** Wait until a process is gone, at most so long; false when it is still there. */
+export async function waitForExit(process: ProcessIdentity, timeoutMs: number): Promise<boolean> {
+  const deadline = performance.now() + timeoutMs
+  while (await isAlive(process)) {
+    if (performance.now() > deadline) return false
+    await delay(10)
+  }
+  return true
+}
+
+/** Send SIGKILL to exactly this process and wait until it is gone. Throws when it stays (uninterruptible sleep). */
+export async function killProcess(target: ProcessIdentity): Promise<void> {
+  if (!(await isAlive(target))) return
+  try {
+    process.kill(target.pid, 'SIGKILL')
+  } catch (error) {
+    if (!(error instanceof Error) || Reflect.get(error, 'code') !== 'ESRCH') throw error
+  }
+  if (!(await waitForExit(target, 10_000))) throw new Error(`process ${target.pid} does not end after SIGKILL`)
+}

@@ -1,0 +1,254 @@
+import { chmod, mkdir, readFile, rm, stat, statfs } from 'node:fs/promises'
+import { availableParallelism, totalmem } from 'node:os'
+import { join } from 'node:path'
+import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
+import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import { bytesPerGib } from '@berth/contract/units.ts'
+import { Address4 } from 'ip-address'
+import type { Logger } from 'pino'
+import { diskFiles, ensureOverlay, exists } from '../disks.ts'
+import { type HostDriver, HostError, type Vmm } from '../host-driver.ts'
+import { ImageDownloadError } from '../image-download-error.ts'
+import { imagePath } from '../image-files.ts'
+import type { ImageStore } from '../image-store.ts'
+import type { Nic } from '../instance-record.ts'
+import { VpcNetworks } from '../network/vpc-networks.ts'
+import { killProcess, listProcessesOfUid } from '../process.ts'
+import { renderSeed, renderVendorData, writeSeed } from '../seed.ts'
+import { type Accelerator, chooseAccelerator } from './accelerator.ts'
+import { runtimePaths } from './argv.ts'
+import { launchQemu } from './launch.ts'
+import { onGrowth, readFrom, trim } from './serial-log.ts'
+import { QemuVmm } from './vmm.ts'
+
+/** What one vCPU, MiB and GiB of the machine is offered as. Memory is never overcommitted; 1 GiB is the host's own. */
+const offer = { vcpusPerCpu: 16, hostMemoryMb: 1024, diskFactor: 10 } as const
+
+/** Time a VMM gets to answer when an agent finds it running, milliseconds. */
+const adoptMs = 10_000
+
+export interface QemuHostOptions {
+  installation: string
+  /** `<data>/agent`; instances and caches lie below it. */
+  dataDirectory: string
+  /** `/run/berth/<installation>`. */
+  runtimeDirectory: string
+  /** Folder of the files that go into guests. */
+  guestDirectory: string
+  /** `<data>/images`, on the same file system. */
+  imagesDirectory: string
+  images: ImageStore
+  log: Logger
+}
+
+/** The real host: QEMU, qcow2, network namespaces. Needs root. */
+export class QemuHost implements HostDriver {
+  readonly hypervisor = 'qemu'
+  readonly accelerator: Accelerator
+  readonly hostBootId: string
+  readonly #options: QemuHostOptions
+  readonly #networks: VpcNetworks
+  readonly #vendorData: string
+
+  private constructor(options: QemuHostOptions, accelerator: Accelerator, hostBootId: string, vendorData: string) {
+    this.#options = options
+    this.accelerator = accelerator
+    this.hostBootId = hostBootId
+    this.#networks = new VpcNetworks(options.installation, options.runtimeDirectory)
+    this.#vendorData = vendorData
+  }
+
+  static async open(options: QemuHostOptions): Promise<QemuHost> {
+    await mkdir(join(options.dataDirectory, 'instances'), { recursive: true, mode: 0o700 })
+    await mkdir(options.runtimeDirectory, { recursive: true })
+    await chmod(options.runtimeDirectory, 0o711) // dnsmasq and the VMMs pass through under their own users
+    const hostBootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+    const accelerator = await chooseAccelerator({
+      cacheFile: join(options.dataDirectory, 'accelerator.json'),
+      uid: vmUid(options.installation, 0),
+      hostBootId,
+    })
+    await ensureTunDevice(options.log)
+    await options.images.rescan()
+    await options.images.removeStalePartials(Date.now())
+    return new QemuHost(options, accelerator, hostBootId, await renderVendorData(options.guestDirectory))
+  }
+
+  restore(vpcId: string, nic: Nic): void {
+    this.#networks.restore(vpcId, nic)
+  }
+
+  async capacity() {
+    const { blocks, bsize } = await statfs(this.#options.dataDirectory)
+    return {
+      vcpus: availableParallelism() * offer.vcpusPerCpu,
+      memory_mb: Math.max(0, Math.floor(totalmem() / 1024 / 1024) - offer.hostMemoryMb),
+      disk_gb: Math.floor((blocks * bsize * offer.diskFactor) / bytesPerGib),
+    }
+  }
+
+  async images(): Promise<ObservedImage[]> {
+    const { images } = this.#options
+    await images.rescan()
+    const available = new Map(images.list().map((image) => [image.id, image]))
+    const ids = new Set([...available.keys(), ...images.attempted()])
+    return [...ids].flatMap((id): ObservedImage[] => {
+      const status = images.status(id)
+      if (status.state === 'missing') return []
+      return [
+        {
+          id,
+          state: status.state,
+          received_bytes: status.receivedBytes,
+          total_bytes: status.totalBytes,
+          reason: status.reason,
+          image: available.get(id) ?? null,
+        },
+      ]
+    })
+  }
+
+  async ensureImage(
+    instance: DesiredInstance,
+    image: CatalogueImage,
+    options: { signal: AbortSignal; onProgress: () => void },
+  ): Promise<void> {
+    if (await exists(diskFiles(this.#directoryOf(instance.id)).disk)) return
+    try {
+      await this.#options.images.ensure(image, { signal: options.signal, onProgress: () => options.onProgress() })
+    } catch (error) {
+      throw error instanceof ImageDownloadError ? imageError(error) : error
+    }
+  }
+
+  async ensureDisk(instance: DesiredInstance, network: DesiredNetwork, image: CatalogueImage): Promise<void> {
+    const directory = this.#directoryOf(instance.id)
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    await ensureOverlay(directory, imagePath(this.#options.imagesDirectory, image.id), instance.disk_gb)
+    const { seed } = diskFiles(directory)
+    if (await exists(seed)) return
+    const { cidr, gateway } = subnetOf(instance, network)
+    const prefixLength = new Address4(cidr).subnetMask
+    await writeSeed(seed, renderSeed(instance, { prefixLength, gateway }, image, this.#vendorData))
+  }
+
+  async ensureNetwork(instance: DesiredInstance, network: DesiredNetwork, slot: number) {
+    const nic: Nic = {
+      tap: tapName(this.#options.installation, instance.id),
+      mac: instance.mac,
+      ip: instance.private_ip,
+      gateway: subnetOf(instance, network).gateway,
+      hostname: instance.hostname,
+      uid: this.#uid(slot),
+    }
+    try {
+      return { netns: await this.#networks.attach(network, nic), nic }
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error)
+      const options = { cause: error, retryable: true, tryAgain: true }
+      throw new HostError('network_failed', `the network could not be set up: ${why}`, options)
+    }
+  }
+
+  async start(instance: DesiredInstance, nic: Nic, slot: number): Promise<Vmm> {
+    return launchQemu({
+      machine: {
+        id: instance.id,
+        uuid: instanceUuid(this.#options.installation, instance.id),
+        accelerator: this.accelerator.kind,
+        vcpus: instance.vcpus,
+        memoryMb: instance.memory_mb,
+        tap: nic.tap,
+        mac: nic.mac,
+        runtimeDirectory: this.#runtimeOf(instance.id),
+      },
+      namespace: this.#networks.namespaceOf(instance.vpc_id),
+      uid: this.#uid(slot),
+      instanceDirectory: this.#directoryOf(instance.id),
+    })
+  }
+
+  /** Found by its uid, not by a noted pid: an agent that was killed right after the start has noted none. */
+  async adopt(instanceId: string, slot: number): Promise<Vmm | null> {
+    const uuid = instanceUuid(this.#options.installation, instanceId)
+    for (const process of await listProcessesOfUid(this.#uid(slot))) {
+      try {
+        return await QemuVmm.attach(process, runtimePaths(this.#runtimeOf(instanceId)).qmp, uuid, adoptMs)
+      } catch (error) {
+        this.#options.log.error({ err: error, instance: instanceId }, 'the VMM does not answer; it is ended')
+        await killProcess(process)
+      }
+    }
+    return null
+  }
+
+  async remove(instanceId: string, slot: number, vpcId: string): Promise<void> {
+    for (const process of await listProcessesOfUid(this.#uid(slot))) await killProcess(process)
+    await this.#networks.detach(vpcId, tapName(this.#options.installation, instanceId))
+    await rm(this.#runtimeOf(instanceId), { recursive: true, force: true })
+    await rm(this.#directoryOf(instanceId), { recursive: true, force: true })
+  }
+
+  readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer> {
+    return readFrom(diskFiles(this.#directoryOf(instanceId)).serialLog, position, maxBytes)
+  }
+
+  trimSerial(instanceId: string): Promise<number> {
+    return trim(diskFiles(this.#directoryOf(instanceId)).serialLog)
+  }
+
+  watchSerial(instanceId: string, onOutput: () => void): () => void {
+    return onGrowth(diskFiles(this.#directoryOf(instanceId)).serialLog, onOutput)
+  }
+
+  async close(): Promise<void> {
+    await this.#options.images.close()
+  }
+
+  #directoryOf(instanceId: string): string {
+    return join(this.#options.dataDirectory, 'instances', instanceId)
+  }
+
+  #runtimeOf(instanceId: string): string {
+    return join(this.#options.runtimeDirectory, instanceId)
+  }
+
+  #uid(slot: number): number {
+    return vmUid(this.#options.installation, slot)
+  }
+}
+
+/**
+ * The VMMs, which are nobody's users, must be able to open the tun device. udev makes it 0666, and the kernel's
+ * documentation says why that is safe (Documentation/networking/tuntap.rst): a tap belongs to one uid. On a machine
+ * without udev the mode is set here.
+ */
+async function ensureTunDevice(log: Logger): Promise<void> {
+  const device = '/dev/net/tun'
+  const { mode } = await stat(device).catch(() => {
+    throw new Error(`this machine has no ${device}; load the kernel module tun`)
+  })
+  if ((mode & 0o006) === 0o006) return
+  log.warn(`${device} can only be opened by root; its mode is set to 0666, as udev does`)
+  await chmod(device, 0o666)
+}
+
+function subnetOf(instance: DesiredInstance, network: DesiredNetwork) {
+  const subnet = network.subnets.find((candidate) => candidate.id === instance.subnet_id)
+  if (subnet !== undefined) return subnet
+  const message = `the desired state does not describe subnet ${instance.subnet_id}`
+  throw new HostError('network_failed', message, { retryable: false })
+}
+
+/** A download's failure under the codes the API promises. */
+function imageError(error: ImageDownloadError): HostError {
+  const codes: Partial<Record<ImageDownloadError['code'], string>> = {
+    bad_checksum: 'image_bad_checksum',
+    not_an_image: 'image_invalid',
+    image_not_built: 'image_not_built',
+    image_not_available: 'image_not_available',
+  }
+  const options = { cause: error, retryable: error.retryable }
+  return new HostError(codes[error.code] ?? 'image_download_failed', error.message, options)
+}

@@ -1,0 +1,119 @@
+import { spawn } from 'node:child_process'
+import { constants } from 'node:fs'
+import { chown, type FileHandle, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import { diskFiles, exists } from '../disks.ts'
+import { HostError } from '../host-driver.ts'
+import { inNamespace } from '../network/namespace.ts'
+import { identifyProcess, killProcess } from '../process.ts'
+import { kvmGroup } from './accelerator.ts'
+import { type QemuMachine, qemuArgv, runtimePaths } from './argv.ts'
+import { QemuVmm } from './vmm.ts'
+
+/** Time QEMU gets from its start until its CPUs run, milliseconds; it needs about 100. */
+const startMs = 20_000
+
+export interface Launch {
+  machine: Omit<QemuMachine, 'fds'>
+  namespace: string
+  uid: number
+  /** Directory of disk, seed and logs. */
+  instanceDirectory: string
+}
+
+/**
+ * Start QEMU for an instance: in its namespace, as its own uid, without privileges, in a session of its own so that it
+ * outlives the agent. Its files are opened here and handed over as descriptors. Resolves when its CPUs run; when that
+ * fails, nothing of it is left alive and the end of qemu.log is in the error.
+ */
+export async function launchQemu(launch: Launch): Promise<QemuVmm> {
+  const files = diskFiles(launch.instanceDirectory)
+  const paths = runtimePaths(launch.machine.runtimeDirectory)
+  await prepareRuntimeDirectory(launch)
+  const opened: FileHandle[] = []
+  const openFile = async (path: string, flags: number) => {
+    const file = await open(path, flags, 0o600)
+    opened.push(file)
+    return file.fd
+  }
+  try {
+    const log = await openFile(files.qemuLog, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC)
+    const inherited = [
+      await openFile(files.disk, constants.O_RDWR),
+      await openFile(files.base, constants.O_RDONLY),
+      await openFile(files.seed, constants.O_RDONLY),
+      await openFile(files.serialLog, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND),
+    ]
+    // the child sees them as 3, 4, 5, 6: their places in stdio
+    const argv = qemuArgv({ ...launch.machine, fds: { disk: 3, base: 4, seed: 5, serialLog: 6 } })
+    const [command = '', ...args] = [...inNamespace(launch.namespace), ...(await asUser(launch)), ...argv]
+    const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log, ...inherited] })
+    let ended: string | null = null
+    child.once('error', (error) => {
+      ended = error.message
+    })
+    child.once('exit', (code, signal) => {
+      ended = signal === null ? `exit code ${code}` : `signal ${signal}`
+    })
+    child.unref()
+    return await attachWhenUp(child.pid, paths.qmp, launch.machine.uuid, () => ended)
+  } catch (error) {
+    throw await launchError(error, files.qemuLog)
+  } finally {
+    await Promise.all(opened.map((file) => file.close()))
+  }
+}
+
+async function prepareRuntimeDirectory(launch: Launch): Promise<void> {
+  const { runtimeDirectory } = launch.machine
+  await rm(runtimeDirectory, { recursive: true, force: true }) // sockets of an earlier run
+  await mkdir(runtimeDirectory, { recursive: true, mode: 0o700 })
+  await chown(runtimeDirectory, launch.uid, launch.uid)
+}
+
+/** argv that becomes the VM's user; with KVM it also has the group that may open the device. */
+async function asUser(launch: Launch): Promise<string[]> {
+  const group = launch.machine.accelerator === 'kvm' ? await kvmGroup() : null
+  const groups = group === null ? '--clear-groups' : `--groups=${group}`
+  return ['setpriv', `--reuid=${launch.uid}`, `--regid=${launch.uid}`, groups, '--no-new-privs', '--']
+}
+
+async function attachWhenUp(
+  pid: number | undefined,
+  qmpPath: string,
+  uuid: string,
+  ended: () => string | null,
+): Promise<QemuVmm> {
+  const identity = pid === undefined ? null : await identifyProcess(pid)
+  if (identity === null) throw new Error(`QEMU did not start: ${ended() ?? 'no process'}`)
+  const deadline = performance.now() + startMs
+  try {
+    for (;;) {
+      const how = ended()
+      if (how !== null) throw new Error(`QEMU ended at its start with ${how}`)
+      if (await exists(qmpPath)) {
+        try {
+          return await QemuVmm.attach(identity, qmpPath, uuid, Math.max(1000, deadline - performance.now()))
+        } catch (error) {
+          const early = error instanceof Error && Reflect.get(error, 'code') === 'ECONNREFUSED' // bound, not listening
+          if (!early) {
+            await delay(100) // when the process has ended, how it did says more than its broken connection
+            throw ended() === null ? error : new Error(`QEMU ended at its start with ${ended()}`)
+          }
+        }
+      }
+      if (performance.now() > deadline) throw new Error(`QEMU did not come up within ${startMs / 1000} s`)
+      await delay(5)
+    }
+  } catch (error) {
+    await killProcess(identity)
+    throw error
+  }
+}
+
+async function launchError(error: unknown, logFile: string): Promise<HostError> {
+  const why = error instanceof Error ? error.message : String(error)
+  const log = (await readFile(logFile, 'utf8').catch(() => '')).trim().slice(-1500)
+  const message = log === '' ? why : `${why}: ${log}`
+  return new HostError('vmm_start_failed', message, { cause: error, retryable: true, tryAgain: true })
+}

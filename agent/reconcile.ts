@@ -1,0 +1,137 @@
+import type { Desired, Observed } from '@berth/contract/host.ts'
+import { maxSlots } from '@berth/contract/host-names.ts'
+import type { Logger } from 'pino'
+import type { HostDriver } from './host-driver.ts'
+import { type InstanceRecord, newRecord, observedInstance } from './instance-record.ts'
+import { InstanceWorker, intentOf } from './instance-worker.ts'
+import type { Ledger } from './ledger.ts'
+
+export interface ReconcilerOptions {
+  driver: HostDriver
+  ledger: Ledger
+  log: Logger
+  now: () => number
+  /** Something that the server should hear of has changed. */
+  onChange: () => void
+  /** Give the server the rest of an instance's serial output. */
+  flushConsole: (id: string) => Promise<void>
+}
+
+/**
+ * Holds one worker per instance and hands each what is desired of it. Instances the server does not name are left
+ * alone: only an explicit `deleted` removes one, so a server that was restored from an older backup destroys nothing
+ * (docs/decisions/0004).
+ */
+export class Reconciler {
+  readonly #options: ReconcilerOptions
+  readonly #workers = new Map<string, InstanceWorker>()
+  readonly #records = new Map<string, InstanceRecord>()
+  #revision = 0
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options
+    for (const record of options.ledger.loadRecords()) {
+      this.#records.set(record.id, record)
+      if (record.nic !== null) options.driver.restore(record.vpc_id, record.nic)
+    }
+  }
+
+  /** Revision of the last desired state that was taken. */
+  get revision(): number {
+    return this.#revision
+  }
+
+  get workers(): ReadonlyMap<string, InstanceWorker> {
+    return this.#workers
+  }
+
+  /** Act on what is in the ledger, as a host does that comes up with the server away. */
+  resume(): void {
+    const desired = this.#options.ledger.loadDesired()
+    if (desired !== null) this.#distribute(desired)
+  }
+
+  /** Take what the server wants: durable first, then acted on. */
+  apply(desired: Desired): void {
+    this.#options.ledger.saveDesired(desired)
+    this.#revision = desired.revision
+    this.#distribute(desired)
+    this.#forgetRemoved(desired)
+    this.#options.onChange()
+  }
+
+  /** What the host has of instances; the rest of the report is the caller's. */
+  observedInstances(): Observed['instances'] {
+    return [...this.#records.values()].map(observedInstance)
+  }
+
+  /** Stop all workers; VMs run on. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.#workers.values()].map((worker) => worker.stop()))
+  }
+
+  #distribute(desired: Desired): void {
+    for (const instance of desired.instances) {
+      const intent = intentOf(desired, instance)
+      if (intent === null) {
+        this.#options.log.error({ instance: instance.id }, 'the desired state lacks its network or image')
+        continue
+      }
+      const worker = this.#workers.get(instance.id)
+      if (worker !== undefined) {
+        worker.setIntent(intent)
+        continue
+      }
+      const fresh = new InstanceWorker(this.#environment(), this.#recordOf(instance.id, instance.vpc_id), intent)
+      this.#workers.set(instance.id, fresh)
+      fresh.start()
+    }
+  }
+
+  /** A removed instance that the server no longer names has been acknowledged: its record can go. */
+  #forgetRemoved(desired: Desired): void {
+    const named = new Set<string>(desired.instances.map((instance) => instance.id))
+    for (const [id, record] of this.#records) {
+      if (named.has(id)) continue
+      if (record.power !== 'absent') {
+        this.#options.log.warn({ instance: id }, 'the server does not know this instance; it is left as it is')
+        continue
+      }
+      void this.#workers.get(id)?.stop()
+      this.#workers.delete(id)
+      this.#records.delete(id)
+      this.#options.ledger.removeRecord(id)
+    }
+  }
+
+  #recordOf(id: string, vpcId: string): InstanceRecord {
+    const existing = this.#records.get(id)
+    if (existing !== undefined) return existing
+    const record = newRecord(id, this.#freeSlot(), vpcId)
+    this.#records.set(id, record)
+    this.#options.ledger.saveRecord(record)
+    return record
+  }
+
+  /** The lowest slot no instance of this host has; a removed one keeps its until the server has heard of it. */
+  #freeSlot(): number {
+    const taken = new Set([...this.#records.values()].map((record) => record.slot))
+    for (let slot = 0; slot < maxSlots; slot++) if (!taken.has(slot)) return slot
+    throw new Error(`all ${maxSlots} slots of this host are taken`)
+  }
+
+  #environment() {
+    const { driver, ledger, log, now, onChange, flushConsole } = this.#options
+    return {
+      driver,
+      log,
+      now,
+      flushConsole,
+      save: (record: InstanceRecord) => {
+        ledger.saveRecord(record)
+        onChange()
+      },
+      reportProgress: onChange,
+    }
+  }
+}

@@ -1,0 +1,89 @@
+import { consoleChunkBytes } from '@berth/contract/host.ts'
+import type { HostDriver } from './host-driver.ts'
+import type { InstanceRecord } from './instance-record.ts'
+import { type ReadyMarker, SerialScanner } from './ready-marker.ts'
+
+/** How often the log is looked at even if no notice of new output came, milliseconds. */
+const lookEveryMs = 2000
+
+/**
+ * Reads the serial log of an instance as it grows: for the marks of a boot, from where that boot starts, and for the
+ * server, from where it says it wants more. Positions are bytes since the instance was created.
+ */
+export class SerialFollower {
+  readonly #driver: HostDriver
+  readonly #record: InstanceRecord
+  readonly #on: { onKernel: () => void; onReady: (marker: ReadyMarker) => void }
+  #scanner = new SerialScanner()
+  #position: number
+  #unwatch: (() => void) | null = null
+  #timer: NodeJS.Timeout | null = null
+  #reading: Promise<void> = Promise.resolve()
+  #queued = false
+
+  constructor(
+    driver: HostDriver,
+    record: InstanceRecord,
+    on: { onKernel: () => void; onReady: (marker: ReadyMarker) => void },
+  ) {
+    this.#driver = driver
+    this.#record = record
+    this.#on = on
+    this.#position = record.boot_serial_start
+  }
+
+  /** Note that what comes from here on belongs to a new boot. The caller saves the record. */
+  beginBoot(): void {
+    this.#record.boot_serial_start = this.#position
+    this.#scanner = new SerialScanner()
+  }
+
+  /** Follow the log of the current boot. */
+  start(): void {
+    if (this.#unwatch !== null) return
+    this.#unwatch = this.#driver.watchSerial(this.#record.id, () => this.#look())
+    this.#timer = setInterval(() => this.#look(), lookEveryMs)
+    this.#look()
+  }
+
+  stop(): void {
+    this.#unwatch?.()
+    this.#unwatch = null
+    if (this.#timer !== null) clearInterval(this.#timer)
+    this.#timer = null
+  }
+
+  /** Resolves when everything that was noticed has been read. */
+  settled(): Promise<void> {
+    this.#look()
+    return this.#reading
+  }
+
+  /** Up to one chunk of output from a position on; what the host has dropped already is skipped. */
+  async read(position: number): Promise<{ offset: number; data: Buffer }> {
+    const offset = Math.max(position, this.#record.serial_dropped)
+    const data = await this.#driver.readSerial(this.#record.id, offset - this.#record.serial_dropped, consoleChunkBytes)
+    return { offset, data }
+  }
+
+  #look(): void {
+    if (this.#queued) return
+    this.#queued = true
+    this.#reading = this.#reading.then(async () => {
+      this.#queued = false
+      await this.#readNew().catch(() => undefined) // the file may be gone with the instance
+    })
+  }
+
+  async #readNew(): Promise<void> {
+    for (;;) {
+      const { offset, data } = await this.read(this.#position)
+      if (data.length === 0) break
+      this.#position = offset + data.length
+      const { kernel, ready } = this.#scanner.scan(data)
+      if (kernel) this.#on.onKernel()
+      if (ready !== null) this.#on.onReady(ready)
+    }
+    this.#record.serial_dropped += await this.#driver.trimSerial(this.#record.id)
+  }
+}

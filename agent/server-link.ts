@@ -1,0 +1,73 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { ConsolePosition, Desired, desiredHoldMs, type Observed } from '@berth/contract/host.ts'
+import Value from 'typebox/value'
+
+/** The server answered with an error status. */
+export class ServerRefusal extends Error {
+  readonly status: number
+
+  constructor(status: number, path: string, body: string) {
+    super(`${path} was answered with ${status}: ${body.slice(0, 500)}`)
+    this.name = 'ServerRefusal'
+    this.status = status
+  }
+}
+
+/** The agent's calls to its server; every one has a deadline and is safe to repeat. */
+export class ServerLink {
+  readonly #url: string
+  readonly #credential: string
+  readonly #signal: AbortSignal
+
+  constructor(url: string, credential: string, signal: AbortSignal) {
+    this.#url = url
+    this.#credential = credential
+    this.#signal = signal
+  }
+
+  /** What this host should have, once it is newer than `since`; null when nothing changed for a while. */
+  async desired(since: number): Promise<Desired | null> {
+    const response = await this.#call(`/v1/agent/desired?since=${since}`, desiredHoldMs + 10_000)
+    if (response.status === 204) return null
+    const desired: unknown = await response.json()
+    if (!Value.Check(Desired, desired)) throw new Error('the desired state is of a form this agent does not know')
+    return desired
+  }
+
+  async report(observed: Observed): Promise<void> {
+    await this.#call('/v1/agent/observed', 15_000, observed)
+  }
+
+  /** Hand over serial output; gives the position the server wants to have next. */
+  async console(instanceId: string, offset: number, data: Buffer): Promise<number> {
+    const chunk = { offset, data: data.toString('base64') }
+    const response = await this.#call(
+      `/v1/agent/instances/${encodeURIComponent(instanceId)}/console-log`,
+      15_000,
+      chunk,
+    )
+    const position: unknown = await response.json()
+    if (!Value.Check(ConsolePosition, position)) throw new Error('the console position is of an unknown form')
+    return position.next_offset
+  }
+
+  async #call(path: string, timeoutMs: number, body?: object): Promise<Response> {
+    const response = await fetch(`${this.#url}${path}`, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: {
+        authorization: `Bearer ${this.#credential}`,
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal: AbortSignal.any([this.#signal, AbortSignal.timeout(timeoutMs)]),
+    })
+    if (response.ok) return response
+    throw new ServerRefusal(response.status, path, await response.text())
+  }
+}
+
+/** Wait between attempts: doubles from 250 ms to 5 s, with jitter so that hosts do not come back all at once. */
+export async function backOff(failures: number, signal: AbortSignal): Promise<void> {
+  const ms = Math.min(250 * 2 ** failures, 5000)
+  await delay(ms * (0.75 + Math.random() / 2), undefined, { signal }).catch(() => undefined)
+}

@@ -1,0 +1,198 @@
+import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
+import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { HostDriver, HostError, Vmm } from '../host-driver.ts'
+import type { Nic } from '../instance-record.ts'
+import { SimulatedVmm } from './vmm.ts'
+
+/** Names the simulated host uses where a real one uses its installation id. */
+const installation = 'smltd0'
+
+/** The calls that can be made to fail. */
+export type FaultPoint = 'image' | 'disk' | 'network' | 'start'
+
+export interface SimulatedHostOptions {
+  /** Milliseconds each step takes, and a guest from its start to its ready mark and from the button to its end. */
+  stepMs?: number
+  guestBootMs?: number
+  guestShutdownMs?: number
+}
+
+interface SimulatedInstance {
+  vpcId: string
+  hasDisk: boolean
+  hasTap: boolean
+  vmm: SimulatedVmm | null
+  serial: Buffer
+  boots: number
+  watchers: Set<() => void>
+}
+
+/**
+ * A host without machines, for tests, scale and development. It keeps what a real host's kernel and disk keep, so one
+ * object outlives the agents that are started on it; nothing of it touches the real host.
+ */
+export class SimulatedHost implements HostDriver {
+  readonly hypervisor = 'simulated'
+  readonly accelerator = { kind: 'none', reason: 'simulated: no instance is a real machine' } as const
+  hostBootId = 'simulated-boot-1'
+  readonly #timing: Required<SimulatedHostOptions>
+  readonly #instances = new Map<string, SimulatedInstance>()
+  readonly #faults = new Map<FaultPoint, HostError[]>()
+  readonly #held = new Map<FaultPoint, Promise<void>>()
+
+  constructor(options: SimulatedHostOptions = {}) {
+    this.#timing = { stepMs: 5, guestBootMs: 20, guestShutdownMs: 10, ...options }
+  }
+
+  restore(): void {}
+
+  async capacity() {
+    return { vcpus: 1000, memory_mb: 4 * 1024 * 1024, disk_gb: 100 * 1024 }
+  }
+
+  /** It has every image. */
+  async images(): Promise<ObservedImage[]> {
+    return []
+  }
+
+  /** Make the next calls at a point fail, one error each. */
+  failNext(point: FaultPoint, ...errors: HostError[]): void {
+    this.#faults.set(point, [...(this.#faults.get(point) ?? []), ...errors])
+  }
+
+  /** Hold every call at a point until the function that is given is called. */
+  hold(point: FaultPoint): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#held.set(point, promise)
+    return () => {
+      this.#held.delete(point)
+      resolve()
+    }
+  }
+
+  /** The VMM process of an instance that runs, or null. */
+  vmmOf(instanceId: string): SimulatedVmm | null {
+    const vmm = this.#instances.get(instanceId)?.vmm ?? null
+    return vmm === null || vmm.exited() ? null : vmm
+  }
+
+  /** Every VMM dies and the host comes up anew. */
+  restart(): void {
+    this.hostBootId = `simulated-boot-${Number(this.hostBootId.split('-').at(-1)) + 1}`
+    for (const instance of this.#instances.values()) {
+      instance.vmm?.die()
+      instance.vmm = null
+      instance.hasTap = false
+    }
+  }
+
+  /** What would be left on a real host: one line an object. Empty when nothing is. */
+  leftovers(): string[] {
+    return [...this.#instances].flatMap(([id, instance]) => [
+      ...(instance.hasDisk ? [`disk of ${id}`] : []),
+      ...(instance.hasTap ? [`tap of ${id}`] : []),
+      ...(this.vmmOf(id) === null ? [] : [`process of ${id}`]),
+    ])
+  }
+
+  async ensureImage(
+    instance: DesiredInstance,
+    _image: CatalogueImage,
+    options: { signal: AbortSignal; onProgress: () => void },
+  ): Promise<void> {
+    if (!this.#instance(instance).hasDisk) await this.#work('image', options.signal)
+  }
+
+  async ensureDisk(instance: DesiredInstance): Promise<void> {
+    await this.#work('disk')
+    this.#instance(instance).hasDisk = true
+  }
+
+  async ensureNetwork(instance: DesiredInstance, network: DesiredNetwork, slot: number) {
+    await this.#work('network')
+    this.#instance(instance).hasTap = true
+    const nic: Nic = {
+      tap: tapName(installation, instance.id),
+      mac: instance.mac,
+      ip: instance.private_ip,
+      gateway: network.subnets.find((subnet) => subnet.id === instance.subnet_id)?.gateway ?? '',
+      hostname: instance.hostname,
+      uid: slot,
+    }
+    return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }
+  }
+
+  async start(instance: DesiredInstance): Promise<Vmm> {
+    await this.#work('start')
+    const state = this.#instance(instance)
+    if (this.vmmOf(instance.id) !== null) throw new Error(`two VMMs for ${instance.id}`)
+    state.boots++
+    const vmm = new SimulatedVmm({
+      bootMs: this.#timing.guestBootMs,
+      shutdownMs: this.#timing.guestShutdownMs,
+      bootId: `${instance.id}-${state.boots}`,
+      userData: instance.user_data === '' ? 'none' : 'ok',
+      onSerial: (text) => this.#writeSerial(state, text),
+    })
+    state.vmm = vmm
+    return vmm
+  }
+
+  async adopt(instanceId: string): Promise<Vmm | null> {
+    return this.vmmOf(instanceId)
+  }
+
+  async remove(instanceId: string): Promise<void> {
+    this.#instances.get(instanceId)?.vmm?.die()
+    this.#instances.delete(instanceId)
+  }
+
+  async readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer> {
+    const serial = this.#instances.get(instanceId)?.serial ?? Buffer.alloc(0)
+    return serial.subarray(position, position + maxBytes)
+  }
+
+  async trimSerial(): Promise<number> {
+    return 0
+  }
+
+  watchSerial(instanceId: string, onOutput: () => void): () => void {
+    const watchers = this.#instances.get(instanceId)?.watchers
+    watchers?.add(onOutput)
+    return () => watchers?.delete(onOutput)
+  }
+
+  async close(): Promise<void> {}
+
+  #instance(about: DesiredInstance): SimulatedInstance {
+    const existing = this.#instances.get(about.id)
+    if (existing !== undefined) return existing
+    const instance: SimulatedInstance = {
+      vpcId: about.vpc_id,
+      hasDisk: false,
+      hasTap: false,
+      vmm: null,
+      serial: Buffer.alloc(0),
+      boots: 0,
+      watchers: new Set(),
+    }
+    this.#instances.set(about.id, instance)
+    return instance
+  }
+
+  #writeSerial(instance: SimulatedInstance, text: string): void {
+    instance.serial = Buffer.concat([instance.serial, Buffer.from(text)])
+    for (const watcher of instance.watchers) watcher()
+  }
+
+  async #work(point: FaultPoint, signal?: AbortSignal): Promise<void> {
+    const aborted = new Promise<never>((_resolve, reject) => {
+      signal?.addEventListener('abort', () => reject(signal.reason), { once: true })
+    })
+    const held = this.#held.get(point) ?? new Promise((resolve) => setTimeout(resolve, this.#timing.stepMs))
+    await Promise.race([held, aborted])
+    const fault = this.#faults.get(point)?.shift()
+    if (fault !== undefined) throw fault
+  }
+}

@@ -1,0 +1,81 @@
+import type { Vmm } from '../host-driver.ts'
+
+export interface SimulatedGuest {
+  bootMs: number
+  shutdownMs: number
+  bootId: string
+  userData: 'ok' | 'failed' | 'none'
+  onSerial: (text: string) => void
+}
+
+/** A VMM without a machine: a guest that boots, answers the power button and can be made to misbehave. */
+export class SimulatedVmm implements Vmm {
+  /** A guest that does not react to the power button. */
+  ignoresButton = false
+  readonly #guest: SimulatedGuest
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #state: 'running' | 'off' = 'running'
+  #exited = false
+  #listener: () => void = () => {}
+
+  constructor(guest: SimulatedGuest) {
+    this.#guest = guest
+    guest.onSerial('Linux version 0.0 (simulated)\n')
+    this.#later(guest.bootMs, () => this.#ready())
+  }
+
+  guestState(): 'running' | 'off' {
+    return this.#state
+  }
+
+  exited(): boolean {
+    return this.#exited
+  }
+
+  onChange(listener: () => void): void {
+    this.#listener = listener
+    if (this.#exited || this.#state === 'off') listener()
+  }
+
+  async powerButton(): Promise<void> {
+    if (!this.ignoresButton) this.#later(this.#guest.shutdownMs, () => this.guestPowersOff())
+  }
+
+  async quit(): Promise<void> {
+    this.die()
+  }
+
+  detach(): void {
+    this.#listener = () => {}
+  }
+
+  /** The guest powers itself off; the process waits to be ended. */
+  guestPowersOff(): void {
+    if (this.#exited) return
+    this.#state = 'off'
+    this.#listener()
+  }
+
+  /** The process ends, as by SIGKILL. */
+  die(): void {
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#timers.clear()
+    if (this.#exited) return
+    this.#exited = true
+    this.#listener()
+  }
+
+  #ready(): void {
+    const { bootId, userData } = this.#guest
+    const marker = { boot_id: bootId, user_data: userData, exit_code: null, output_tail: '' }
+    this.#guest.onSerial(`BERTH-READY 1 ${Buffer.from(JSON.stringify(marker)).toString('base64')}\n`)
+  }
+
+  #later(ms: number, then: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      then()
+    }, ms)
+    this.#timers.add(timer)
+  }
+}

@@ -1,0 +1,35 @@
+import type { HostDriver } from '@berth/agent/host-driver.ts'
+
+/** What `berth dev` says once it is up: where, on what, with which images, and a request to paste. Pure. */
+export function renderBanner(about: {
+  url: string
+  dataDirectory: string
+  driver: Pick<HostDriver, 'hypervisor' | 'accelerator'>
+  images: readonly string[]
+  seconds: number
+}): string {
+  const { hypervisor, accelerator } = about.driver
+  const image = about.images.includes('micro') ? 'micro' : (about.images[0] ?? 'micro')
+  const lines = [
+    '',
+    `  Berth is up after ${about.seconds.toFixed(1)} s`,
+    '',
+    `  API          ${about.url}`,
+    `  hypervisor   ${hypervisor === 'simulated' ? 'SIMULATED: no instance is a real machine' : `qemu, ${accelerator.kind}`}`,
+    ...(hypervisor === 'simulated' ? [] : [`               ${accelerator.reason}`]),
+    `  images       ${about.images.length === 0 ? 'none here yet; build one with: ./berth image build micro' : about.images.join(', ')}`,
+    `  data         ${about.dataDirectory}`,
+    '',
+    '  Create an instance:',
+    '',
+    `    curl -sS ${about.url}/v1/instances -H 'content-type: application/json' \\`,
+    `      -d '{"metadata":{"name":"web-1"},"spec":{"type":"micro","image":"${image}","ssh_key_ids":["key-001"]}}'`,
+    '',
+    '  or: ./berth instance create --name web-1 --type micro --image micro --ssh-key key-001',
+    '      ./berth ssh web-1',
+    '',
+    '  Ctrl-C stops the server and leaves instances running; ./berth dev --down stops and removes them all.',
+    '',
+  ]
+  return `${lines.join('\n')}\n`
+}

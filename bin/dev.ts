@@ -1,0 +1,89 @@
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import type { HostDriver } from '@berth/agent/host-driver.ts'
+import { ImageStore } from '@berth/agent/image-store.ts'
+import { hostIdOf, type RunningAgent, startAgent } from '@berth/agent/main.ts'
+import { QemuHost } from '@berth/agent/qemu/host.ts'
+import { SimulatedHost } from '@berth/agent/simulated/host.ts'
+import { type RunningServer, startServer } from '@berth/server/main.ts'
+import type { Logger } from 'pino'
+import { loadImageCatalogue, loadInstanceTypes } from './catalogues.ts'
+import { type DataDirectory, dataPaths, noteHolder, runtimeDirectory } from './data-directory.ts'
+import { ensureExampleKey } from './example-key.ts'
+
+export type HypervisorName = 'qemu' | 'simulated'
+
+export interface DevOptions {
+  listen: { host: string; port: number }
+  hypervisor: HypervisorName
+  allowPrivateImageSources: boolean
+  imageCatalogue?: string
+}
+
+export interface RunningDev {
+  url: string
+  driver: HostDriver
+  /** Stop server and agent; VMs run on. */
+  stop(): Promise<void>
+}
+
+/**
+ * Server and agent of this machine in one process. The agent has no other way to the server than a fleet's has: it
+ * speaks HTTP over loopback, with a credential that lives in memory.
+ */
+export async function startDev(data: DataDirectory, options: DevOptions, log: Logger): Promise<RunningDev> {
+  const paths = dataPaths(data.path)
+  const hostId = hostIdOf(paths.ledger)
+  const credential = randomBytes(32).toString('base64url')
+  const [images, instanceTypes] = await Promise.all([loadImageCatalogue(options.imageCatalogue), loadInstanceTypes()])
+  const driver = await openDriver(data, options, log)
+  let server: RunningServer | null = null
+  let agent: RunningAgent | null = null
+  const stop = async () => {
+    await agent?.stop()
+    await server?.stop()
+  }
+  try {
+    server = await startServer(
+      {
+        listen: options.listen,
+        databaseFile: paths.database,
+        hosts: [{ hostId, credential }],
+        images,
+        instanceTypes,
+      },
+      log.child({ process: 'server' }),
+    )
+    await server.ensureExamples(await ensureExampleKey(paths.keys))
+    agent = startAgent(
+      { ledgerFile: paths.ledger, serverUrl: server.url, credential },
+      driver,
+      log.child({ process: 'agent' }),
+    )
+    await noteHolder(data.path, server.url)
+    return { url: server.url, driver, stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+async function openDriver(data: DataDirectory, options: DevOptions, log: Logger): Promise<HostDriver> {
+  if (options.hypervisor === 'simulated') return new SimulatedHost()
+  const paths = dataPaths(data.path)
+  const images = new ImageStore({
+    directory: paths.images,
+    log,
+    clock: { now: Date.now },
+    allowPrivateSources: options.allowPrivateImageSources,
+  })
+  return QemuHost.open({
+    installation: data.installation,
+    dataDirectory: paths.agent,
+    runtimeDirectory: runtimeDirectory(data.installation),
+    guestDirectory: join(import.meta.dirname, '../agent/guest'),
+    imagesDirectory: paths.images,
+    images,
+    log,
+  })
+}

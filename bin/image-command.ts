@@ -1,0 +1,83 @@
+import { basename, resolve } from 'node:path'
+import { importImage } from '@berth/agent/image-files.ts'
+import { imageIdPattern } from '@berth/contract/images.ts'
+import { buildImage } from '@berth/images/build.ts'
+import { hostPackages } from '@berth/images/host-packages.ts'
+import { recipeIds } from '@berth/images/recipe.ts'
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
+import { dataPaths } from './data-directory.ts'
+import { missingPackages, renderInstallCommand } from './host-packages.ts'
+
+const dataDirOption = () =>
+  new Option('--data-dir <dir>', 'data directory of the host').env('BERTH_DATA_DIR').default('./.berth')
+
+/** `berth image build` and `berth image import`: what is done on the host itself, beside a running agent. */
+export function addHostImageCommands(image: Command): void {
+  image
+    .command('build')
+    .description('build an image from Debian packages on this host')
+    .addArgument(new Argument('<recipe>').choices(recipeIds))
+    .addOption(dataDirOption())
+    .addOption(new Option('--mirror <url>', 'Debian mirror to take packages from').env('BERTH_DEBIAN_MIRROR'))
+    .action(async (recipe: (typeof recipeIds)[number], flags: { dataDir: string; mirror?: string }) => {
+      const missing = await missingPackages(hostPackages[recipe])
+      if (missing.length > 0)
+        throw new Error(`packages are missing; install them with:\n  ${renderInstallCommand(missing)}`)
+      const built = await buildImage(recipe, {
+        imagesDirectory: dataPaths(resolve(flags.dataDir)).images,
+        onProgress: ({ step, detail, seconds }) =>
+          process.stderr.write(
+            `${seconds.toFixed(1).padStart(6)} s  ${step}${detail === undefined ? '' : ` (${detail})`}\n`,
+          ),
+        ...(flags.mirror === undefined ? {} : { mirror: flags.mirror }),
+      })
+      process.stdout.write(`${built.id}: ${(built.size_bytes / 1e6).toFixed(1)} MB, sha256 ${built.sha256}\n`)
+    })
+
+  image
+    .command('import')
+    .description('take a qcow2 or raw disk image into this host')
+    .argument('<file>', 'the disk image')
+    .addOption(new Option('--id <id>', 'id of the image').argParser(parseImageId).makeOptionMandatory())
+    .option('--title <text>', 'what people see')
+    .option('--default-user <name>', 'account that gets the SSH keys', 'root')
+    .addOption(
+      new Option('--network <how>', 'how the guest is told its address').choices(['static', 'dhcp']).default('static'),
+    )
+    .option('--min-disk-gb <n>', 'smallest disk it fits on, GiB', parseGib)
+    .addOption(dataDirOption())
+    .action(async (file: string, flags: ImportFlags) => {
+      const imported = await importImage(
+        resolve(file),
+        {
+          id: flags.id,
+          title: flags.title ?? basename(file),
+          default_user: flags.defaultUser,
+          network: flags.network,
+          ...(flags.minDiskGb === undefined ? {} : { min_disk_gb: flags.minDiskGb }),
+        },
+        dataPaths(resolve(flags.dataDir)).images,
+      )
+      process.stdout.write(`${imported.id}: ${(imported.size_bytes / 1e6).toFixed(1)} MB, sha256 ${imported.sha256}\n`)
+    })
+}
+
+interface ImportFlags {
+  id: string
+  title?: string
+  defaultUser: string
+  network: 'static' | 'dhcp'
+  minDiskGb?: number
+  dataDir: string
+}
+
+function parseImageId(text: string): string {
+  if (!new RegExp(imageIdPattern).test(text)) throw new InvalidArgumentError(`must match ${imageIdPattern}`)
+  return text
+}
+
+function parseGib(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 1 || value > 65_536) throw new InvalidArgumentError('must be a number of GiB')
+  return value
+}

@@ -1,0 +1,59 @@
+/**
+ * The catalogue of error codes: what a caller may rely on. `code` is stable, `title` is for people, `status` is the
+ * HTTP status it is answered with.
+ */
+export const errorCatalogue = {
+  invalid_json: { status: 400, title: 'The body is not valid JSON' },
+  invalid_path: { status: 400, title: 'The path is not valid' },
+  invalid_query: { status: 400, title: 'A query parameter is not valid' },
+  unauthorized: { status: 401, title: 'The credential is missing or not known' },
+  forbidden_origin: { status: 403, title: 'Requests from other web pages are refused' },
+  not_found: { status: 404, title: 'There is no such resource' },
+  route_not_found: { status: 404, title: 'There is no such route' },
+  already_exists: { status: 409, title: 'A resource with this id exists' },
+  in_use: { status: 409, title: 'The resource is in use' },
+  invalid_state: { status: 409, title: 'The instance is in a state that does not allow this' },
+  stale_report: { status: 409, title: 'A newer report of this host was received already' },
+  body_too_large: { status: 413, title: 'The body is too large' },
+  uri_too_long: { status: 414, title: 'The URI is too long' },
+  unsupported_media_type: { status: 415, title: 'The content type must be application/json' },
+  validation_failed: { status: 422, title: 'The request is not valid' },
+  no_addresses: { status: 422, title: 'The subnet has no free address' },
+  header_too_large: { status: 431, title: 'The request headers are too large' },
+  internal: { status: 500, title: 'The server failed; the request id finds the cause in its log' },
+  unavailable: { status: 503, title: 'The server cannot serve this now; try again' },
+  storage_full: { status: 507, title: 'The disk that holds the state is full' },
+} as const satisfies Record<string, { status: number; title: string }>
+
+export type ErrorCode = keyof typeof errorCatalogue
+
+/** One fault of a body: a JSON pointer (RFC 6901) into it and what is wrong there. */
+export interface FieldError {
+  pointer: string
+  message: string
+}
+
+/**
+ * The codes a failed operation or a condition carries as its cause; `hint` says what the caller can do. Shown in
+ * `operation.error`, in `status.reason` and in conditions.
+ */
+export const failureCatalogue = {
+  superseded: 'A later request replaced this one; nothing needs to be done.',
+  deadline_exceeded: 'The step took longer than its deadline. Look at the console log and the host, then try again.',
+  no_host_fits: 'No host is large enough for this size. Choose a smaller type or add a larger host.',
+  image_download_failed: 'Check that the host can reach the URL, or bring the image with `berth image import`.',
+  image_bad_checksum: 'The bytes at the source are not the ones the catalogue promises. Check the source.',
+  image_not_built: 'Build the image on the host with the command shown, then create the instance again.',
+  image_not_available: 'Import the image on the host with `berth image import`, then create the instance again.',
+  image_invalid: 'The image cannot be used. Import one that is a plain qcow2 or raw disk.',
+  disk_failed: 'The disk could not be made. Check the free space of the data directory on the host.',
+  network_failed: 'The network of the instance could not be set up. See the agent log on the host.',
+  vmm_start_failed: 'QEMU could not be started. See qemu.log of the instance on the host.',
+  vmm_crashed: 'QEMU ended unexpectedly; it is started again with growing pauses.',
+  crash_loop: 'QEMU ended soon after its start too often. See the console log; `start` tries again.',
+  guest_shutdown: 'The guest powered itself off. `start` boots it again.',
+  user_data_failed: 'The first-boot script ended with an error; the message carries the end of its output.',
+  deleted: 'The instance was deleted.',
+} as const satisfies Record<string, string>
+
+export type FailureCode = keyof typeof failureCatalogue

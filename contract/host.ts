@@ -1,0 +1,203 @@
+import Type, { type Static } from 'typebox'
+import { chosenIdPattern, generatedIdPattern } from './ids.ts'
+import { CatalogueImage, HostImage, ImageId } from './images.ts'
+import { ConditionStatus, conditionTypes, sizeLimits, type timelineFields } from './instances.ts'
+import { stepNames, stepStatuses } from './operations.ts'
+import { oneOf, strict } from './schema.ts'
+
+/**
+ * What server and agent say to each other. The server says what should be (`Desired`), the agent what is
+ * (`Observed`). Both are whole snapshots: a lost, doubled or late message costs time, never correctness.
+ * All times are milliseconds UTC.
+ */
+
+/** Longest a server holds `GET /v1/agent/desired` before it answers 204. */
+export const desiredHoldMs = 25_000
+
+/** Bytes of serial output the server keeps per instance. */
+export const consoleLogKeptBytes = 256 * 1024
+
+/** Most serial bytes in one post. */
+export const consoleChunkBytes = 64 * 1024
+
+const InstanceId = Type.String({ pattern: generatedIdPattern('inst') })
+const Ipv4 = Type.String({ format: 'ipv4' })
+const Mac = Type.String({ pattern: '^[0-9a-f]{2}(:[0-9a-f]{2}){5}$' })
+const TimeMs = Type.Integer({ minimum: 0 })
+const Count = Type.Integer({ minimum: 0 })
+const VpcId = Type.String({ pattern: chosenIdPattern('vpc') })
+const SubnetId = Type.String({ pattern: chosenIdPattern('subnet') })
+const Cidr = Type.String({ maxLength: 18 })
+
+export const DesiredInstance = Type.Object(
+  {
+    id: InstanceId,
+    generation: Type.Integer({ minimum: 1 }),
+    power: oneOf(['running', 'stopped', 'deleted']),
+    grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }),
+    reboots: Type.Object({ count: Count, grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }) }, strict),
+    hostname: Type.String({ maxLength: 63 }),
+    image_id: ImageId,
+    vcpus: Type.Integer(sizeLimits.vcpus),
+    memory_mb: Type.Integer(sizeLimits.memoryMb),
+    disk_gb: Type.Integer(sizeLimits.diskGb),
+    vpc_id: VpcId,
+    subnet_id: SubnetId,
+    private_ip: Ipv4,
+    mac: Mac,
+    ssh_public_keys: Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 64 }),
+    user_data: Type.String({ description: 'base64' }),
+  },
+  strict,
+)
+export type DesiredInstance = Static<typeof DesiredInstance>
+
+export const DesiredNetwork = Type.Object(
+  {
+    vpc_id: VpcId,
+    cidr: Cidr,
+    subnets: Type.Array(Type.Object({ id: SubnetId, cidr: Cidr, gateway: Ipv4 }, strict)),
+  },
+  strict,
+)
+export type DesiredNetwork = Static<typeof DesiredNetwork>
+
+export const Desired = Type.Object(
+  {
+    revision: Count,
+    instances: Type.Array(DesiredInstance),
+    networks: Type.Array(DesiredNetwork),
+    images: Type.Array(CatalogueImage),
+  },
+  strict,
+)
+export type Desired = Static<typeof Desired>
+
+/** What the VMM of an instance does; `absent` means that nothing of the instance is left on the host. */
+export const observedPowers = ['starting', 'running', 'shutting_down', 'off', 'absent'] as const
+export type ObservedPower = (typeof observedPowers)[number]
+
+/** Who ended the last run of the VMM. */
+export const offCauses = ['', 'host', 'guest', 'crash'] as const
+export type OffCause = (typeof offCauses)[number]
+
+const Text = Type.String({ maxLength: 8192 })
+
+export const ObservedCondition = Type.Object(
+  { status: ConditionStatus, reason: Type.String({ maxLength: 64 }), message: Text, at: TimeMs },
+  strict,
+)
+export type ObservedCondition = Static<typeof ObservedCondition>
+
+export const ObservedStep = Type.Object(
+  {
+    name: oneOf(stepNames),
+    status: oneOf(stepStatuses),
+    attempt: Count,
+    started_at: Type.Union([TimeMs, Type.Null()]),
+    finished_at: Type.Union([TimeMs, Type.Null()]),
+    error: Type.Union([Type.Object({ code: Type.String({ maxLength: 64 }), message: Text }, strict), Type.Null()]),
+  },
+  strict,
+)
+export type ObservedStep = Static<typeof ObservedStep>
+
+export const ObservedFailure = Type.Object(
+  { code: Type.String({ maxLength: 64 }), message: Text, retryable: Type.Boolean() },
+  strict,
+)
+export type ObservedFailure = Static<typeof ObservedFailure>
+
+export const ObservedInstance = Type.Object(
+  {
+    id: InstanceId,
+    generation: Type.Integer({ minimum: 0, description: 'Highest generation this host has carried out' }),
+    seen_generation: Type.Integer({ minimum: 0, description: 'Generation the report was made under' }),
+    power: oneOf(observedPowers),
+    off_cause: oneOf(offCauses),
+    reboots: Count,
+    restarts: Count,
+    started_at: Type.Union([TimeMs, Type.Null()]),
+    conditions: Type.Partial(
+      Type.Object(
+        {
+          ImageReady: ObservedCondition,
+          DiskReady: ObservedCondition,
+          NetworkReady: ObservedCondition,
+          Booted: ObservedCondition,
+          GuestReady: ObservedCondition,
+        },
+        strict,
+      ),
+    ),
+    timeline: Type.Partial(
+      Type.Object(
+        {
+          image_ready_at: TimeMs,
+          disk_ready_at: TimeMs,
+          network_ready_at: TimeMs,
+          vmm_started_at: TimeMs,
+          kernel_at: TimeMs,
+          guest_ready_at: TimeMs,
+        },
+        strict,
+      ),
+    ),
+    steps: Type.Array(ObservedStep, { maxItems: 16 }),
+    failure: Type.Union([ObservedFailure, Type.Null()], {
+      description: 'Why what is wanted cannot be reached; the host has stopped trying',
+    }),
+    network: Type.Object({ netns: Type.String({ maxLength: 64 }), interface: Type.String({ maxLength: 15 }) }, strict),
+  },
+  strict,
+)
+export type ObservedInstance = Static<typeof ObservedInstance>
+
+export const ObservedImage = Type.Object(
+  {
+    id: ImageId,
+    state: oneOf(['downloading', 'available', 'failed']),
+    received_bytes: Count,
+    total_bytes: Type.Union([Count, Type.Null()]),
+    reason: Text,
+    image: Type.Union([HostImage, Type.Null()]),
+  },
+  strict,
+)
+export type ObservedImage = Static<typeof ObservedImage>
+
+export const Observed = Type.Object(
+  {
+    agent_session: TimeMs,
+    sequence: Count,
+    revision: Count,
+    agent_version: Type.String({ maxLength: 64 }),
+    hostname: Type.String({ maxLength: 255 }),
+    hypervisor: oneOf(['qemu', 'simulated']),
+    accelerator: oneOf(['kvm', 'tcg', 'none']),
+    accelerator_reason: Text,
+    capacity: Type.Object({ vcpus: Count, memory_mb: Count, disk_gb: Count }, strict),
+    images: Type.Array(ObservedImage, { maxItems: 10_000 }),
+    instances: Type.Array(ObservedInstance, { maxItems: 100_000 }),
+  },
+  strict,
+)
+export type Observed = Static<typeof Observed>
+
+/** New serial bytes of an instance: `data` is base64, `offset` counts bytes since the instance was created. */
+export const ConsoleChunk = Type.Object(
+  { offset: Count, data: Type.String({ maxLength: Math.ceil(consoleChunkBytes / 3) * 4 }) },
+  strict,
+)
+export type ConsoleChunk = Static<typeof ConsoleChunk>
+
+/** Where the server wants the next chunk to start. */
+export const ConsolePosition = Type.Object({ next_offset: Count }, strict)
+export type ConsolePosition = Static<typeof ConsolePosition>
+
+/** The conditions a host reports; `Scheduled` is the server's own. */
+export const hostConditions = conditionTypes.filter((type) => type !== 'Scheduled')
+export type HostCondition = Exclude<(typeof conditionTypes)[number], 'Scheduled'>
+
+/** The part of the boot timeline a host reports. */
+export type HostTimelineField = Exclude<(typeof timelineFields)[number], 'accepted_at' | 'scheduled_at'>

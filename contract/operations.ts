@@ -1,0 +1,94 @@
+import Type, { type Static } from 'typebox'
+import { generatedIdPattern } from './ids.ts'
+import { named, oneOf, ref, strict, Timestamp } from './schema.ts'
+
+export const operationTypes = [
+  'instance.create',
+  'instance.start',
+  'instance.stop',
+  'instance.reboot',
+  'instance.delete',
+] as const
+export type OperationType = (typeof operationTypes)[number]
+
+export const operationStatuses = ['pending', 'running', 'succeeded', 'failed', 'cancelled'] as const
+export type OperationStatus = (typeof operationStatuses)[number]
+
+/** Names of the steps, in the order they run. */
+export const stepNames = ['schedule', 'image', 'disk', 'network', 'shutdown', 'boot', 'clean-up'] as const
+export type StepName = (typeof stepNames)[number]
+
+export const stepStatuses = ['pending', 'running', 'succeeded', 'failed', 'cancelled'] as const
+export type StepStatus = (typeof stepStatuses)[number]
+
+const NullableTimestamp = Type.Union([Timestamp, Type.Null()])
+
+export const OperationStep = named(
+  'OperationStep',
+  Type.Object(
+    {
+      name: oneOf(stepNames),
+      status: oneOf(stepStatuses),
+      attempt: Type.Integer({ minimum: 0, description: '0 before the first attempt' }),
+      started_at: NullableTimestamp,
+      finished_at: NullableTimestamp,
+      error: Type.Union([Type.Object({ code: Type.String(), message: Type.String() }, strict), Type.Null()]),
+    },
+    strict,
+  ),
+)
+export type OperationStep = Static<typeof OperationStep>
+
+export const OperationError = named(
+  'OperationError',
+  Type.Object(
+    {
+      code: Type.String(),
+      message: Type.String(),
+      retryable: Type.Boolean({ description: 'Whether the same request may succeed later' }),
+      hint: Type.String({ description: 'What the caller can do' }),
+    },
+    strict,
+  ),
+)
+export type OperationError = Static<typeof OperationError>
+
+export const Operation = named(
+  'Operation',
+  Type.Object(
+    {
+      id: Type.String({ pattern: generatedIdPattern('op') }),
+      type: oneOf(operationTypes),
+      resource_id: Type.String(),
+      status: oneOf(operationStatuses),
+      steps: Type.Array(ref(OperationStep)),
+      error: Type.Union([ref(OperationError), Type.Null()]),
+      created_at: Timestamp,
+      finished_at: NullableTimestamp,
+    },
+    strict,
+  ),
+)
+export type Operation = Static<typeof Operation>
+
+export const OperationList = named('OperationList', Type.Object({ items: Type.Array(ref(Operation)) }, strict))
+
+export const OperationGetQuery = Type.Object(
+  {
+    wait: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 600,
+        description: 'Answer when the operation ended, or after this many seconds',
+      }),
+    ),
+  },
+  strict,
+)
+
+export const OperationListQuery = Type.Object({ resource_id: Type.Optional(Type.String({ maxLength: 63 })) }, strict)
+
+/** Whether an operation in this status will not change any more. */
+export function hasEnded(status: OperationStatus): boolean {
+  return status === 'succeeded' || status === 'failed' || status === 'cancelled'
+}

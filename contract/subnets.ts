@@ -1,0 +1,39 @@
+import Type, { type Static } from 'typebox'
+import { chosenIdPattern } from './ids.ts'
+import { Metadata, MetadataInput, named, ref, strict } from './schema.ts'
+import { Cidr } from './vpcs.ts'
+
+const SubnetId = Type.String({ pattern: chosenIdPattern('subnet') })
+const VpcId = Type.String({ pattern: chosenIdPattern('vpc') })
+
+/** Addresses at the start of a subnet that no instance gets: network, gateway and two kept for services. */
+export const reservedAtStart = 4
+
+export const SubnetCreate = named(
+  'SubnetCreate',
+  Type.Object(
+    {
+      id: Type.Optional(SubnetId),
+      metadata: Type.Optional(MetadataInput),
+      spec: Type.Object({ vpc_id: VpcId, cidr: Cidr }, strict),
+    },
+    strict,
+  ),
+)
+export type SubnetCreate = Static<typeof SubnetCreate>
+
+export const Subnet = named(
+  'Subnet',
+  Type.Object(
+    {
+      id: SubnetId,
+      metadata: ref(Metadata),
+      spec: Type.Object({ vpc_id: VpcId, cidr: Cidr }, strict),
+      status: Type.Object({ gateway: Type.String(), available_addresses: Type.Integer() }, strict),
+    },
+    strict,
+  ),
+)
+export type Subnet = Static<typeof Subnet>
+
+export const SubnetList = named('SubnetList', Type.Object({ items: Type.Array(ref(Subnet)) }, strict))

@@ -1,0 +1,35 @@
+import Type, { type Static } from 'typebox'
+import { chosenIdPattern } from './ids.ts'
+import { Metadata, MetadataInput, named, ref, strict } from './schema.ts'
+
+const VpcId = Type.String({ pattern: chosenIdPattern('vpc') })
+export const Cidr = Type.String({ maxLength: 18, description: 'IPv4 network in CIDR notation, 10.0.0.0/16' })
+
+export const VpcCreate = named(
+  'VpcCreate',
+  Type.Object(
+    {
+      id: Type.Optional(VpcId),
+      metadata: Type.Optional(MetadataInput),
+      spec: Type.Object({ cidr: Cidr }, strict),
+    },
+    strict,
+  ),
+)
+export type VpcCreate = Static<typeof VpcCreate>
+
+export const Vpc = named(
+  'Vpc',
+  Type.Object(
+    {
+      id: VpcId,
+      metadata: ref(Metadata),
+      spec: Type.Object({ cidr: Cidr }, strict),
+      status: Type.Object({ subnets: Type.Integer(), instances: Type.Integer() }, strict),
+    },
+    strict,
+  ),
+)
+export type Vpc = Static<typeof Vpc>
+
+export const VpcList = named('VpcList', Type.Object({ items: Type.Array(ref(Vpc)) }, strict))

@@ -1,0 +1,34 @@
+import { type ErrorCode, errorCatalogue, type FieldError } from '@berth/contract/errors.ts'
+
+/**
+ * An error that may be answered to a caller. `message` is shown; `internal` is only logged. `errors` name the faults of
+ * a body by JSON pointer.
+ */
+export class ApiError extends Error {
+  readonly code: ErrorCode
+  readonly errors: readonly FieldError[]
+  readonly internal: string
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; internal?: string; errors?: readonly FieldError[] } = {},
+  ) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause })
+    this.name = 'ApiError'
+    this.code = code
+    this.errors = options.errors ?? []
+    this.internal = options.internal ?? ''
+  }
+
+  /** HTTP status of the catalogue. */
+  get status(): number {
+    return errorCatalogue[this.code].status
+  }
+}
+
+/** A body whose fields are at fault. */
+export function validationError(errors: readonly FieldError[]): ApiError {
+  const summary = errors.map((error) => `${error.pointer}: ${error.message}`).join('; ')
+  return new ApiError('validation_failed', summary, { errors })
+}

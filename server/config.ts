@@ -1,0 +1,51 @@
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { InstanceType } from '@berth/contract/instance-types.ts'
+import type { OperationType } from '@berth/contract/operations.ts'
+
+/** What may be set; every time is in milliseconds. */
+export interface Settings {
+  /** Time an operation may take, besides the grace a guest is given. */
+  deadlinesMs: Record<OperationType, number>
+  /** Time a terminated instance stays readable. */
+  tombstoneMs: number
+  /** Time an ended operation is kept. */
+  operationMs: number
+  /** Time without a word from a host after which it counts as unreachable. */
+  hostUnreachableMs: number
+  /** Period of the controllers, which repairs lost wakes. */
+  controllerPeriodMs: number
+}
+
+const minuteMs = 60_000
+
+export const defaultSettings: Settings = {
+  deadlinesMs: {
+    'instance.create': 60 * minuteMs, // a large image over a slow line
+    'instance.start': 10 * minuteMs,
+    'instance.stop': 5 * minuteMs,
+    'instance.reboot': 10 * minuteMs,
+    'instance.delete': 10 * minuteMs,
+  },
+  tombstoneMs: 60 * minuteMs,
+  operationMs: 30 * 24 * 60 * minuteMs,
+  hostUnreachableMs: minuteMs,
+  controllerPeriodMs: 10_000,
+}
+
+/** A host that may connect and the credential that proves it. */
+export interface HostCredential {
+  hostId: string
+  credential: string
+}
+
+export interface ServerConfig {
+  /** Address and port to listen on; port 0 takes a free one. Only loopback while there are no API tokens. */
+  listen: { host: string; port: number }
+  databaseFile: string
+  hosts: readonly HostCredential[]
+  images: readonly CatalogueImage[]
+  instanceTypes: readonly InstanceType[]
+  settings?: Partial<Settings>
+  /** Milliseconds UTC; the real clock unless given. */
+  now?: () => number
+}

@@ -1,0 +1,22 @@
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { InstanceType } from '@berth/contract/instance-types.ts'
+import type { OperationType } from '@berth/contract/operations.ts'
+import type { Logger } from 'pino'
+import type { Settings } from './config.ts'
+import type { Store } from './store/store.ts'
+
+/** What the rules of the domain and the controllers work with; built once by main.ts. */
+export interface Context {
+  store: Store
+  log: Logger
+  /** Milliseconds UTC. */
+  now: () => number
+  settings: Settings
+  images: ReadonlyMap<string, CatalogueImage>
+  instanceTypes: ReadonlyMap<string, InstanceType>
+}
+
+/** Milliseconds an operation of this type may take. */
+export function deadlineMs(settings: Settings, type: OperationType, graceSeconds: number): number {
+  return settings.deadlinesMs[type] + graceSeconds * 1000
+}

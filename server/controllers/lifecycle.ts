@@ -1,0 +1,52 @@
+import { hasEnded } from '@berth/contract/operations.ts'
+import type { Context } from '../context.ts'
+import { expireOperation } from '../domain/instance-lifecycle.ts'
+import { deleteInstance, findInstance, listExpiredInstances } from '../store/instances.ts'
+import {
+  deleteOldOperations,
+  getOperation,
+  hasOperationEndedBefore,
+  listOverdueOperations,
+} from '../store/operations.ts'
+import type { ControllerPass } from './driver.ts'
+
+const batchSize = 100
+
+/**
+ * What time alone brings about: operations past their deadline end, tombstones and old operations are removed.
+ * Everything else follows from a report in the transaction that stores it (domain/instance-lifecycle.ts).
+ */
+export function lifecyclePass(ctx: Context): ControllerPass {
+  return async () => {
+    const overdue = await expireOverdue(ctx)
+    const tombstones = await removeTombstones(ctx)
+    const operations = await removeOldOperations(ctx)
+    if (overdue + tombstones + operations === 0) return null
+    return `ended ${overdue} overdue operations, removed ${tombstones} tombstones and ${operations} old operations`
+  }
+}
+
+async function expireOverdue(ctx: Context): Promise<number> {
+  const overdue = await listOverdueOperations(ctx.store.read, ctx.now(), batchSize)
+  for (const { id } of overdue) {
+    await ctx.store.write(async (tx) => {
+      const operation = await getOperation(tx.db, id)
+      if (hasEnded(operation.status)) return // it ended since it was listed
+      await expireOperation(tx, await findInstance(tx.db, operation.resource_id), operation, ctx.now())
+    })
+  }
+  return overdue.length
+}
+
+async function removeTombstones(ctx: Context): Promise<number> {
+  const before = ctx.now() - ctx.settings.tombstoneMs
+  const ids = await listExpiredInstances(ctx.store.read, before, batchSize)
+  for (const id of ids) await ctx.store.write((tx) => deleteInstance(tx, id))
+  return ids.length
+}
+
+async function removeOldOperations(ctx: Context): Promise<number> {
+  const before = ctx.now() - ctx.settings.operationMs
+  if (!(await hasOperationEndedBefore(ctx.store.read, before))) return 0
+  return ctx.store.write((tx) => deleteOldOperations(tx, before))
+}

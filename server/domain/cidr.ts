@@ -1,0 +1,58 @@
+import { reservedAtStart } from '@berth/contract/subnets.ts'
+import { Address4 } from 'ip-address'
+
+/** The address ranges a VPC may use (RFC 1918). */
+const privateRanges = ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16'].map((range) => new Address4(range))
+
+/** What is wrong with a network as a VPC or subnet, or null: canonical form, private, prefix /16 to /28. */
+export function cidrFault(cidr: string): string | null {
+  const network = parse(cidr)
+  if (network === null) return 'must be an IPv4 network such as 10.0.0.0/16'
+  if (network.startAddress().correctForm() !== network.correctForm()) {
+    return `has bits set behind the prefix; the network is ${network.startAddress().correctForm()}/${network.subnetMask}`
+  }
+  if (network.subnetMask < 16 || network.subnetMask > 28) return 'must have a prefix between /16 and /28'
+  if (!privateRanges.some((range) => network.isInSubnet(range))) {
+    return 'must lie in a private range: 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16'
+  }
+  return null
+}
+
+/** Whether the network `inner` lies wholly in `outer`. Both are valid. */
+export function contains(outer: string, inner: string): boolean {
+  return new Address4(inner).isInSubnet(new Address4(outer))
+}
+
+/** Whether two networks share an address. Both are valid. */
+export function overlap(a: string, b: string): boolean {
+  return contains(a, b) || contains(b, a)
+}
+
+/** The gateway of a subnet: its first address behind the network address. */
+export function gatewayOf(cidr: string): string {
+  return offsetAddress(new Address4(cidr), 1)
+}
+
+/** Offset of the first address an instance may get. */
+export const firstOffset = reservedAtStart
+
+/** The address at an offset from the network address, or null when it is not one that an instance may have. */
+export function addressAt(cidr: string, offset: number): string | null {
+  const network = new Address4(cidr)
+  const broadcastOffset = 2 ** (32 - network.subnetMask) - 1
+  return offset >= firstOffset && offset < broadcastOffset ? offsetAddress(network, offset) : null
+}
+
+/** How many addresses of a subnet instances can have. */
+export function usableAddresses(cidr: string): number {
+  return 2 ** (32 - new Address4(cidr).subnetMask) - firstOffset - 1
+}
+
+function offsetAddress(network: Address4, offset: number): string {
+  return Address4.fromBigInt(network.startAddress().bigInt() + BigInt(offset)).correctForm()
+}
+
+function parse(cidr: string): Address4 | null {
+  if (!/^\d{1,3}(\.\d{1,3}){3}\/\d{1,2}$/.test(cidr) || !Address4.isValid(cidr)) return null
+  return new Address4(cidr)
+}

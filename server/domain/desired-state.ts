@@ -1,0 +1,83 @@
+import type { Desired, DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { Context } from '../context.ts'
+import { getHost } from '../store/hosts.ts'
+import { listInstancesOfHost, type StoredInstance } from '../store/instances.ts'
+import { listSshKeysById } from '../store/ssh-keys.ts'
+import type { Reader } from '../store/store.ts'
+import { listSubnets } from '../store/subnets.ts'
+import { listVpcs } from '../store/vpcs.ts'
+import { waitForChange } from '../waiting.ts'
+import { gatewayOf } from './cidr.ts'
+import { findKnownImage } from './images.ts'
+
+/** What a host should have, once its revision is above `since`; null when nothing changed within `holdMs`. */
+export async function readDesired(
+  ctx: Context,
+  hostId: string,
+  wait: { since: number; holdMs: number; signal: AbortSignal },
+): Promise<Desired | null> {
+  const revision = await waitForChange(ctx.store, [hostId], {
+    timeoutMs: wait.holdMs,
+    signal: wait.signal,
+    read: async (db) => (await getHost(db, hostId)).desired_revision,
+    done: (current) => current > wait.since,
+  })
+  return revision > wait.since ? snapshot(ctx, ctx.store.read, hostId, revision) : null
+}
+
+/** Reads after the revision was read, so it may be newer than its number says and is then sent once more. */
+async function snapshot(ctx: Context, db: Reader, hostId: string, revision: number): Promise<Desired> {
+  const instances = await listInstancesOfHost(db, hostId)
+  const keys = await listSshKeysById(db, [...new Set(instances.flatMap((instance) => instance.ssh_key_ids))])
+  return {
+    revision,
+    instances: instances.map((instance) => desiredInstance(instance, (id) => keys.get(id)?.public_key)),
+    networks: await desiredNetworks(db, new Set(instances.map((instance) => instance.vpc_id))),
+    images: await desiredImages(ctx, db, new Set(instances.map((instance) => instance.image))),
+  }
+}
+
+function desiredInstance(instance: StoredInstance, publicKey: (id: string) => string | undefined): DesiredInstance {
+  return {
+    id: instance.id,
+    generation: instance.generation,
+    power: instance.desired,
+    grace_seconds: instance.grace_seconds,
+    reboots: { count: instance.reboots, grace_seconds: instance.reboot_grace_seconds },
+    hostname: instance.name,
+    image_id: instance.image,
+    vcpus: instance.vcpus,
+    memory_mb: instance.memory_mb,
+    disk_gb: instance.disk_gb,
+    vpc_id: instance.vpc_id,
+    subnet_id: instance.subnet_id,
+    private_ip: instance.private_ip,
+    mac: instance.mac,
+    ssh_public_keys: instance.ssh_key_ids.map(publicKey).filter((key) => key !== undefined),
+    user_data: instance.user_data,
+  }
+}
+
+async function desiredNetworks(db: Reader, vpcIds: ReadonlySet<string>): Promise<DesiredNetwork[]> {
+  if (vpcIds.size === 0) return []
+  const subnets = await listSubnets(db)
+  return (await listVpcs(db))
+    .filter((vpc) => vpcIds.has(vpc.id))
+    .map((vpc) => ({
+      vpc_id: vpc.id,
+      cidr: vpc.cidr,
+      subnets: subnets
+        .filter((subnet) => subnet.vpc_id === vpc.id)
+        .map((subnet) => ({ id: subnet.id, cidr: subnet.cidr, gateway: gatewayOf(subnet.cidr) })),
+    }))
+}
+
+async function desiredImages(ctx: Context, db: Reader, ids: ReadonlySet<string>): Promise<CatalogueImage[]> {
+  const images: CatalogueImage[] = []
+  for (const id of ids) {
+    const image = ctx.images.get(id) ?? (await findKnownImage(ctx, db, id))
+    if (image !== null) images.push(image)
+  }
+  return images
+}

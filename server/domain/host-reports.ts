@@ -1,0 +1,81 @@
+import type { ConsoleChunk, Observed, ObservedInstance } from '@berth/contract/host.ts'
+import { ApiError } from '../api-error.ts'
+import type { Context } from '../context.ts'
+import { appendConsole, consoleEnd } from '../store/console-log.ts'
+import { findHost, insertHostIfAbsent, updateHostReport } from '../store/hosts.ts'
+import { getInstance, listInstancesOfHost, updateReport } from '../store/instances.ts'
+import type { Transaction } from '../store/store.ts'
+import { settleInstance } from './instance-lifecycle.ts'
+
+/**
+ * Store what a host says of itself and of its instances, with everything that follows, in one transaction. A report
+ * that is not newer than the last one is refused with stale_report; what it says of an instance that another host
+ * holds, or nobody, changes nothing (invariant 6).
+ */
+export async function recordObserved(ctx: Context, hostId: string, observed: Observed): Promise<void> {
+  await ctx.store.write(async (tx) => {
+    const host = await findHost(tx.db, hostId)
+    if (host === null) throw new ApiError('unauthorized', `Host ${hostId} is not known.`)
+    const newer =
+      observed.agent_session > host.agent_session ||
+      (observed.agent_session === host.agent_session && observed.sequence > host.sequence)
+    if (!newer) throw new ApiError('stale_report', `Report ${observed.agent_session}/${observed.sequence} is old.`)
+    await updateHostReport(tx, hostId, {
+      agent_session: observed.agent_session,
+      sequence: observed.sequence,
+      agent_version: observed.agent_version,
+      hypervisor: observed.hypervisor,
+      accelerator: observed.accelerator,
+      accelerator_reason: observed.accelerator_reason,
+      capacity_vcpus: observed.capacity.vcpus,
+      capacity_memory_mb: observed.capacity.memory_mb,
+      capacity_disk_gb: observed.capacity.disk_gb,
+      images: observed.images,
+      last_seen_at: ctx.now(),
+    })
+    await recordInstances(ctx, tx, hostId, observed.instances)
+  })
+}
+
+async function recordInstances(
+  ctx: Context,
+  tx: Transaction,
+  hostId: string,
+  reports: readonly ObservedInstance[],
+): Promise<void> {
+  const reported = new Map(reports.map((report) => [report.id, report]))
+  for (const instance of await listInstancesOfHost(tx.db, hostId)) {
+    const report = reported.get(instance.id as ObservedInstance['id'])
+    if (report === undefined || JSON.stringify(report) === JSON.stringify(instance.report)) continue
+    await settleInstance(tx, await updateReport(tx, instance, report), ctx.now())
+  }
+}
+
+/** Make the hosts of the configuration known, so that they can be reported and placed on. */
+export async function registerHosts(ctx: Context, hostIds: readonly string[]): Promise<void> {
+  await ctx.store.write(async (tx) => {
+    for (const id of hostIds) await insertHostIfAbsent(tx, { id, name: id, created_at: ctx.now() })
+  })
+}
+
+/**
+ * Add serial output of an instance. A chunk that does not start where the last one ended is not stored: the answer
+ * tells the agent where to go on, so a doubled or lost post neither repeats nor skips a byte.
+ */
+export async function recordConsole(
+  ctx: Context,
+  hostId: string,
+  instanceId: string,
+  chunk: ConsoleChunk,
+): Promise<number> {
+  return ctx.store.write(async (tx) => {
+    const instance = await getInstance(tx.db, instanceId)
+    if (instance.host_id !== hostId) throw new ApiError('not_found', `There is no instance ${instanceId}.`)
+    const end = await consoleEnd(tx.db, instanceId)
+    const data = Buffer.from(chunk.data, 'base64')
+    // a gap is taken as it is when the host itself no longer has the bytes (its log is capped)
+    if (chunk.offset < end || data.byteLength === 0) return end
+    await appendConsole(tx, instanceId, chunk.offset, data)
+    return chunk.offset + data.byteLength
+  })
+}

@@ -1,0 +1,95 @@
+import { createHash } from 'node:crypto'
+import { newId } from '@berth/contract/ids.ts'
+import type { SshKey, SshKeyCreate } from '@berth/contract/ssh-keys.ts'
+import { toRfc3339 } from '@berth/contract/units.ts'
+import { ApiError, validationError } from '../api-error.ts'
+import type { Context } from '../context.ts'
+import {
+  deleteSshKey as deleteSshKeyRow,
+  findSshKey,
+  getSshKey,
+  insertSshKey,
+  listInstancesWithSshKey,
+  listSshKeys,
+  type StoredSshKey,
+} from '../store/ssh-keys.ts'
+
+const acceptedTypes = new Set([
+  'ssh-ed25519',
+  'ssh-rsa',
+  'ecdsa-sha2-nistp256',
+  'ecdsa-sha2-nistp384',
+  'ecdsa-sha2-nistp521',
+  'sk-ssh-ed25519@openssh.com',
+  'sk-ecdsa-sha2-nistp256@openssh.com',
+])
+
+/** Register a public key. */
+export async function createSshKey(ctx: Context, body: SshKeyCreate): Promise<SshKey> {
+  const publicKey = body.spec.public_key.trim()
+  const parsed = parsePublicKey(publicKey)
+  if ('fault' in parsed) throw validationError([{ pointer: '/spec/public_key', message: parsed.fault }])
+  return ctx.store.write(async (tx) => {
+    const id = body.id ?? newId('key', ctx.now())
+    if ((await findSshKey(tx.db, id)) !== null)
+      throw new ApiError('already_exists', `There is an SSH key ${id} already.`)
+    const key: StoredSshKey = {
+      id,
+      name: body.metadata?.name ?? id,
+      labels: body.metadata?.labels ?? {},
+      created_at: ctx.now(),
+      public_key: publicKey,
+      fingerprint: parsed.fingerprint,
+    }
+    await insertSshKey(tx, key)
+    return document(key)
+  })
+}
+
+export async function readSshKey(ctx: Context, id: string): Promise<SshKey> {
+  return document(await getSshKey(ctx.store.read, id))
+}
+
+export async function readSshKeys(ctx: Context): Promise<SshKey[]> {
+  return (await listSshKeys(ctx.store.read)).map(document)
+}
+
+/** Forget a key that no live instance was made with. */
+export async function deleteSshKey(ctx: Context, id: string): Promise<void> {
+  await ctx.store.write(async (tx) => {
+    await getSshKey(tx.db, id)
+    const users = await listInstancesWithSshKey(tx.db, id, 10)
+    if (users.length > 0) throw new ApiError('in_use', `SSH key ${id} is used by ${users.join(', ')}.`)
+    await deleteSshKeyRow(tx, id)
+  })
+}
+
+/**
+ * The fingerprint of a public key line (RFC 4253, section 6.6: type, base64 blob that starts with the type again,
+ * comment), or what is wrong with it. Options before the type, as authorized_keys allows, are refused.
+ */
+export function parsePublicKey(line: string): { fingerprint: string } | { fault: string } {
+  if (line.includes('PRIVATE KEY')) return { fault: 'is a private key; give the .pub file' }
+  if (/\p{Cc}/u.test(line)) return { fault: 'must be a single line without control characters' }
+  const [type = '', base64 = ''] = line.split(/ +/)
+  if (!acceptedTypes.has(type)) return { fault: `must start with one of ${[...acceptedTypes].join(', ')}` }
+  const blob = Buffer.from(base64, 'base64')
+  if (blob.toString('base64').replace(/=+$/, '') !== base64.replace(/=+$/, '')) return { fault: 'is not valid base64' }
+  if (
+    blob.length < 32 ||
+    blob.readUInt32BE(0) !== type.length ||
+    blob.toString('latin1', 4, 4 + type.length) !== type
+  ) {
+    return { fault: `does not hold a key of type ${type}` }
+  }
+  return { fingerprint: `SHA256:${createHash('sha256').update(blob).digest('base64').replace(/=+$/, '')}` }
+}
+
+function document(key: StoredSshKey): SshKey {
+  return {
+    id: key.id,
+    metadata: { name: key.name, labels: key.labels, created_at: toRfc3339(key.created_at) },
+    spec: { public_key: key.public_key },
+    status: { fingerprint: key.fingerprint },
+  }
+}

@@ -1,0 +1,67 @@
+import type { Logger } from 'pino'
+import type { ServerConfig } from './config.ts'
+import { defaultSettings } from './config.ts'
+import type { Context } from './context.ts'
+import { type Controller, startController } from './controllers/driver.ts'
+import { lifecyclePass } from './controllers/lifecycle.ts'
+import { placementPass } from './controllers/placement.ts'
+import { ensureExampleResources } from './domain/example-resources.ts'
+import { registerHosts } from './domain/host-reports.ts'
+import { buildApi } from './routes/all.ts'
+import { Store } from './store/store.ts'
+
+const loopback = ['127.0.0.1', '::1', 'localhost']
+
+export interface RunningServer {
+  /** Base URL without a slash at the end. */
+  url: string
+  /** Make the resources the contract's example names; key-001 gets this public key. */
+  ensureExamples(publicKey: string): Promise<void>
+  stop(): Promise<void>
+}
+
+/**
+ * Start the control plane: store, then routes, then controllers; `stop` ends them in the reverse order. Acknowledged
+ * work needs no stop to be safe.
+ */
+export async function startServer(config: ServerConfig, log: Logger): Promise<RunningServer> {
+  if (!loopback.includes(config.listen.host)) {
+    throw new Error(`there are no API tokens yet, so only ${loopback.join(', ')} may be listened on`)
+  }
+  const store = await Store.openSqlite(config.databaseFile)
+  const ctx: Context = {
+    store,
+    log,
+    now: config.now ?? Date.now,
+    settings: { ...defaultSettings, ...config.settings },
+    images: new Map(config.images.map((image) => [image.id, image])),
+    instanceTypes: new Map(config.instanceTypes.map((type) => [type.id, type])),
+  }
+  await registerHosts(
+    ctx,
+    config.hosts.map((host) => host.hostId),
+  )
+  const app = await buildApi(ctx, config.hosts)
+  await app.listen({ host: config.listen.host, port: config.listen.port })
+
+  const period = ctx.settings.controllerPeriodMs
+  const controllers: Controller[] = [
+    startController('placement', period, log, placementPass(ctx)),
+    startController('lifecycle', period, log, lifecyclePass(ctx)),
+  ]
+  const stopWaking = store.onChange(() => controllers[0]?.wake())
+
+  const address = app.server.address()
+  const port = typeof address === 'object' && address !== null ? address.port : config.listen.port
+  const host = config.listen.host === '::1' ? '[::1]' : config.listen.host
+  return {
+    url: `http://${host}:${port}`,
+    ensureExamples: (publicKey) => ensureExampleResources(ctx, publicKey),
+    async stop() {
+      stopWaking()
+      await Promise.all(controllers.map((controller) => controller.stop()))
+      await app.close()
+      await store.close()
+    },
+  }
+}

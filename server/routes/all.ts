@@ -1,0 +1,68 @@
+import * as hosts from '@berth/contract/hosts.ts'
+import * as images from '@berth/contract/images.ts'
+import * as instanceTypes from '@berth/contract/instance-types.ts'
+import * as instances from '@berth/contract/instances.ts'
+import * as operations from '@berth/contract/operations.ts'
+import * as problem from '@berth/contract/problem.ts'
+import * as schema from '@berth/contract/schema.ts'
+import * as securityGroups from '@berth/contract/security-groups.ts'
+import * as sshKeys from '@berth/contract/ssh-keys.ts'
+import * as subnets from '@berth/contract/subnets.ts'
+import * as vpcs from '@berth/contract/vpcs.ts'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import type { FastifyInstance } from 'fastify'
+import type { HostCredential } from '../config.ts'
+import type { Context } from '../context.ts'
+import { buildHttp } from '../http.ts'
+import { agentRoutes } from './agent.ts'
+import { healthRoutes } from './health.ts'
+import { hostRoutes } from './hosts.ts'
+import { imageRoutes } from './images.ts'
+import { instanceTypeRoutes } from './instance-types.ts'
+import { instanceRoutes } from './instances.ts'
+import { operationRoutes } from './operations.ts'
+import { securityGroupRoutes } from './security-groups.ts'
+import { sshKeyRoutes } from './ssh-keys.ts'
+import { subnetRoutes } from './subnets.ts'
+import { vpcRoutes } from './vpcs.ts'
+
+/** The HTTP server with every route. */
+export async function buildApi(ctx: Context, credentials: readonly HostCredential[]): Promise<FastifyInstance> {
+  const app = await buildHttp(ctx.log, namedSchemas())
+  const api = app.withTypeProvider<TypeBoxTypeProvider>()
+  instanceRoutes(api, ctx)
+  operationRoutes(api, ctx)
+  instanceTypeRoutes(api, ctx)
+  imageRoutes(api, ctx)
+  sshKeyRoutes(api, ctx)
+  vpcRoutes(api, ctx)
+  subnetRoutes(api, ctx)
+  securityGroupRoutes(api, ctx)
+  hostRoutes(api, ctx)
+  agentRoutes(api, ctx, credentials)
+  healthRoutes(api, ctx)
+  api.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  await app.ready()
+  return app
+}
+
+/** Every schema of the contract that has a name. */
+function namedSchemas(): object[] {
+  const modules = [
+    schema,
+    problem,
+    instances,
+    operations,
+    instanceTypes,
+    images,
+    sshKeys,
+    vpcs,
+    subnets,
+    securityGroups,
+    hosts,
+  ]
+  return modules
+    .flatMap((module): unknown[] => Object.values(module))
+    .filter((value) => typeof value === 'object' && value !== null)
+    .filter((value) => typeof Reflect.get(value, '$id') === 'string')
+}

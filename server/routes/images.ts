@@ -1,0 +1,17 @@
+import { Image, ImageList } from '@berth/contract/images.ts'
+import type { Context } from '../context.ts'
+import { readImage, readImages } from '../domain/images.ts'
+import type { Api } from './api.ts'
+import { readRoutes } from './read-routes.ts'
+
+/** /v1/images */
+export function imageRoutes(api: Api, ctx: Context): void {
+  readRoutes(api, {
+    plural: 'images',
+    noun: 'Image',
+    one: Image,
+    many: ImageList,
+    get: (id) => readImage(ctx, id),
+    list: () => readImages(ctx),
+  })
+}

@@ -1,0 +1,21 @@
+import { InstanceType, InstanceTypeList } from '@berth/contract/instance-types.ts'
+import { ApiError } from '../api-error.ts'
+import type { Context } from '../context.ts'
+import type { Api } from './api.ts'
+import { readRoutes } from './read-routes.ts'
+
+/** /v1/instance-types */
+export function instanceTypeRoutes(api: Api, ctx: Context): void {
+  readRoutes(api, {
+    plural: 'instance-types',
+    noun: 'InstanceType',
+    one: InstanceType,
+    many: InstanceTypeList,
+    get: async (id) => {
+      const type = ctx.instanceTypes.get(id)
+      if (type === undefined) throw new ApiError('not_found', `There is no instance type ${id}.`)
+      return type
+    },
+    list: async () => [...ctx.instanceTypes.values()],
+  })
+}

@@ -1,0 +1,44 @@
+import { pathIdPattern } from '@berth/contract/ids.ts'
+import { Operation, OperationGetQuery, OperationList, OperationListQuery } from '@berth/contract/operations.ts'
+import { ref } from '@berth/contract/schema.ts'
+import Type from 'typebox'
+import type { Context } from '../context.ts'
+import { readOperation, readOperations } from '../domain/operations.ts'
+import type { Api } from './api.ts'
+import { callerSignal } from './caller-signal.ts'
+import { problems } from './problems.ts'
+
+const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
+const tags = ['operations']
+
+/** /v1/operations */
+export function operationRoutes(api: Api, ctx: Context): void {
+  api.get(
+    '/v1/operations',
+    {
+      schema: {
+        operationId: 'listOperations',
+        summary: 'List operations, newest first',
+        tags,
+        querystring: OperationListQuery,
+        response: { 200: ref(OperationList), ...problems('invalid_query') },
+      },
+    },
+    async (request) => ({ items: await readOperations(ctx, request.query.resource_id) }),
+  )
+
+  api.get(
+    '/v1/operations/:id',
+    {
+      schema: {
+        operationId: 'getOperation',
+        summary: 'Show an operation, or wait until it ended',
+        tags,
+        params: Params,
+        querystring: OperationGetQuery,
+        response: { 200: ref(Operation), ...problems('invalid_path', 'not_found') },
+      },
+    },
+    async (request, reply) => readOperation(ctx, request.params.id, request.query.wait, callerSignal(reply)),
+  )
+}

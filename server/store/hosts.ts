@@ -1,0 +1,138 @@
+import type { ObservedImage } from '@berth/contract/host.ts'
+import { sql } from 'kysely'
+import { ApiError } from '../api-error.ts'
+import type { HostRow } from './schema.ts'
+import type { Reader, Transaction } from './store.ts'
+
+/** A host as stored, its JSON columns parsed. */
+export interface StoredHost extends Omit<HostRow, 'labels' | 'images'> {
+  labels: Record<string, string>
+  images: ObservedImage[]
+}
+
+/** vCPUs, MiB of memory and GiB of disk. */
+export interface Size {
+  vcpus: number
+  memory_mb: number
+  disk_gb: number
+}
+
+export async function findHost(db: Reader, id: string): Promise<StoredHost | null> {
+  const row = await db.selectFrom('hosts').selectAll().where('id', '=', id).executeTakeFirst()
+  return row === undefined ? null : parse(row)
+}
+
+/** The host. Throws not_found. */
+export async function getHost(db: Reader, id: string): Promise<StoredHost> {
+  const host = await findHost(db, id)
+  if (host === null) throw new ApiError('not_found', `There is no host ${id}.`)
+  return host
+}
+
+export async function listHosts(db: Reader): Promise<StoredHost[]> {
+  return (await db.selectFrom('hosts').selectAll().orderBy('id').execute()).map(parse)
+}
+
+/** Make the host known; does nothing when it is. */
+export async function insertHostIfAbsent(
+  tx: Transaction,
+  host: { id: string; name: string; created_at: number },
+): Promise<void> {
+  await tx.db
+    .insertInto('hosts')
+    .values({ ...emptyHost, ...host })
+    .onConflict((c) => c.column('id').doNothing())
+    .execute()
+  tx.changed(host.id)
+}
+
+export type HostReport = Pick<
+  StoredHost,
+  | 'agent_session'
+  | 'sequence'
+  | 'agent_version'
+  | 'hypervisor'
+  | 'accelerator'
+  | 'accelerator_reason'
+  | 'capacity_vcpus'
+  | 'capacity_memory_mb'
+  | 'capacity_disk_gb'
+  | 'images'
+  | 'last_seen_at'
+>
+
+/** Store what a host says of itself. */
+export async function updateHostReport(tx: Transaction, id: string, report: HostReport): Promise<void> {
+  await tx.db
+    .updateTable('hosts')
+    .set({ ...report, images: JSON.stringify(report.images) })
+    .where('id', '=', id)
+    .execute()
+  tx.changed(id)
+}
+
+/** Note that a host must fetch its desired state again. */
+export async function touchHost(tx: Transaction, id: string): Promise<void> {
+  await tx.db
+    .updateTable('hosts')
+    .set((eb) => ({ desired_revision: eb('desired_revision', '+', 1) }))
+    .where('id', '=', id)
+    .execute()
+  tx.changed(id)
+}
+
+/** Reserve room on a host; false, and nothing changed, when it has none left. One conditional statement. */
+export async function reserve(tx: Transaction, hostId: string, size: Size): Promise<boolean> {
+  const result = await tx.db
+    .updateTable('hosts')
+    .set((eb) => ({
+      allocated_vcpus: eb('allocated_vcpus', '+', size.vcpus),
+      allocated_memory_mb: eb('allocated_memory_mb', '+', size.memory_mb),
+      allocated_disk_gb: eb('allocated_disk_gb', '+', size.disk_gb),
+    }))
+    .where('id', '=', hostId)
+    .where(sql<boolean>`allocated_vcpus + ${size.vcpus} <= capacity_vcpus`)
+    .where(sql<boolean>`allocated_memory_mb + ${size.memory_mb} <= capacity_memory_mb`)
+    .where(sql<boolean>`allocated_disk_gb + ${size.disk_gb} <= capacity_disk_gb`)
+    .executeTakeFirst()
+  return result.numUpdatedRows === 1n
+}
+
+/** Give reserved room back. */
+export async function release(tx: Transaction, hostId: string, size: Size): Promise<void> {
+  await tx.db
+    .updateTable('hosts')
+    .set((eb) => ({
+      allocated_vcpus: eb('allocated_vcpus', '-', size.vcpus),
+      allocated_memory_mb: eb('allocated_memory_mb', '-', size.memory_mb),
+      allocated_disk_gb: eb('allocated_disk_gb', '-', size.disk_gb),
+    }))
+    .where('id', '=', hostId)
+    .execute()
+  tx.changed(hostId)
+}
+
+const emptyHost = {
+  labels: '{}',
+  schedulable: 1,
+  generation: 1,
+  desired_revision: 1,
+  agent_session: 0,
+  sequence: 0,
+  agent_version: '',
+  hypervisor: '',
+  accelerator: '',
+  accelerator_reason: '',
+  capacity_vcpus: 0,
+  capacity_memory_mb: 0,
+  capacity_disk_gb: 0,
+  allocated_vcpus: 0,
+  allocated_memory_mb: 0,
+  allocated_disk_gb: 0,
+  images: '[]',
+  last_seen_at: 0,
+} as const satisfies Omit<HostRow, 'id' | 'name' | 'created_at'>
+
+function parse(row: HostRow): StoredHost {
+  return { ...row, labels: JSON.parse(row.labels), images: JSON.parse(row.images) }
+}

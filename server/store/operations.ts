@@ -1,0 +1,134 @@
+import type {
+  OperationError,
+  OperationStatus,
+  OperationType,
+  StepName,
+  StepStatus,
+} from '@berth/contract/operations.ts'
+import { ApiError } from '../api-error.ts'
+import type { OperationRow } from './schema.ts'
+import type { Reader, Transaction } from './store.ts'
+
+/** A step as stored; times are milliseconds UTC. */
+export interface StoredStep {
+  name: StepName
+  status: StepStatus
+  attempt: number
+  started_at: number | null
+  finished_at: number | null
+  error: { code: string; message: string } | null
+}
+
+/** An operation as stored, its JSON columns parsed. */
+export interface StoredOperation extends Omit<OperationRow, 'type' | 'status' | 'steps' | 'error'> {
+  type: OperationType
+  status: OperationStatus
+  steps: StoredStep[]
+  error: OperationError | null
+}
+
+/** The operation. Throws not_found. */
+export async function getOperation(db: Reader, id: string): Promise<StoredOperation> {
+  const row = await db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst()
+  if (row === undefined) throw new ApiError('not_found', `There is no operation ${id}.`)
+  return parse(row)
+}
+
+/** Operations, newest first. */
+export async function listOperations(
+  db: Reader,
+  filter: { resourceId?: string; limit: number },
+): Promise<StoredOperation[]> {
+  let query = db.selectFrom('operations').selectAll().orderBy('id', 'desc').limit(filter.limit)
+  if (filter.resourceId !== undefined) query = query.where('resource_id', '=', filter.resourceId)
+  return (await query.execute()).map(parse)
+}
+
+/** The operations of a resource that have not ended; at most one but for a moment inside a transaction. */
+export async function listOpenOperations(db: Reader, resourceId: string): Promise<StoredOperation[]> {
+  const rows = await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('resource_id', '=', resourceId)
+    .where('finished_at', 'is', null)
+    .orderBy('id')
+    .execute()
+  return rows.map(parse)
+}
+
+/** The first operation of a type on a resource, or null. */
+export async function findOperation(
+  db: Reader,
+  resourceId: string,
+  type: OperationType,
+): Promise<StoredOperation | null> {
+  const row = await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('resource_id', '=', resourceId)
+    .where('type', '=', type)
+    .orderBy('id')
+    .executeTakeFirst()
+  return row === undefined ? null : parse(row)
+}
+
+/** Open operations whose deadline has passed. */
+export async function listOverdueOperations(db: Reader, now: number, limit: number): Promise<StoredOperation[]> {
+  const rows = await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('finished_at', 'is', null)
+    .where('deadline_at', '<', now)
+    .orderBy('deadline_at')
+    .limit(limit)
+    .execute()
+  return rows.map(parse)
+}
+
+export async function insertOperation(tx: Transaction, operation: StoredOperation): Promise<void> {
+  await tx.db.insertInto('operations').values(serialise(operation)).execute()
+  tx.changed(operation.id)
+}
+
+/** Store a new version of an operation that has not ended. */
+export async function updateOperation(tx: Transaction, operation: StoredOperation): Promise<void> {
+  const { id, ...values } = serialise(operation)
+  const result = await tx.db
+    .updateTable('operations')
+    .set(values)
+    .where('id', '=', id)
+    .where('finished_at', 'is', null)
+    .executeTakeFirst()
+  if (result.numUpdatedRows !== 1n) throw new Error(`operation ${id} had ended already`)
+  tx.changed(id)
+}
+
+/** Whether an operation ended before a time, so that an idle server writes nothing. */
+export async function hasOperationEndedBefore(db: Reader, before: number): Promise<boolean> {
+  const row = await db.selectFrom('operations').select('id').where('finished_at', '<', before).executeTakeFirst()
+  return row !== undefined
+}
+
+/** Remove operations that ended before a time; gives how many. */
+export async function deleteOldOperations(tx: Transaction, before: number): Promise<number> {
+  const result = await tx.db.deleteFrom('operations').where('finished_at', '<', before).executeTakeFirst()
+  return Number(result.numDeletedRows)
+}
+
+function parse(row: OperationRow): StoredOperation {
+  return {
+    ...row,
+    type: row.type as OperationType, // written by insertOperation alone
+    status: row.status as OperationStatus,
+    steps: JSON.parse(row.steps),
+    error: row.error === null ? null : JSON.parse(row.error),
+  }
+}
+
+function serialise(operation: StoredOperation): OperationRow {
+  return {
+    ...operation,
+    steps: JSON.stringify(operation.steps),
+    error: operation.error === null ? null : JSON.stringify(operation.error),
+  }
+}

@@ -1,0 +1,173 @@
+import type { Generated } from 'kysely'
+
+/**
+ * The tables, in dialect-neutral terms: text, integers (times are milliseconds UTC) and JSON as text for documents
+ * that are only read whole. One interface a table; the migrations create them.
+ */
+export interface Database {
+  hosts: HostRow
+  vpcs: VpcRow
+  subnets: SubnetRow
+  subnet_addresses: SubnetAddressRow
+  security_groups: SecurityGroupRow
+  ssh_keys: SshKeyRow
+  instances: InstanceRow
+  instance_labels: InstanceLabelRow
+  instance_security_groups: InstanceSecurityGroupRow
+  instance_ssh_keys: InstanceSshKeyRow
+  operations: OperationRow
+  console_chunks: ConsoleChunkRow
+}
+
+/** A host: `allocated_*` are reservations of the placement controller, never above capacity (CHECK). */
+export interface HostRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  schedulable: number
+  generation: number
+  /** Raised in the transaction of every change that this host must hear of. */
+  desired_revision: number
+  agent_session: number
+  sequence: number
+  agent_version: string
+  hypervisor: string
+  accelerator: string
+  accelerator_reason: string
+  capacity_vcpus: number
+  capacity_memory_mb: number
+  capacity_disk_gb: number
+  allocated_vcpus: number
+  allocated_memory_mb: number
+  allocated_disk_gb: number
+  images: string
+  last_seen_at: number
+}
+
+export interface VpcRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  cidr: string
+  is_default: number
+}
+
+/** `next_offset` is the next address never handed out, counted from the network address. */
+export interface SubnetRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  vpc_id: string
+  cidr: string
+  next_offset: number
+}
+
+/** An address that was handed out at least once; `instance_id` null means free again since `freed_at`. */
+export interface SubnetAddressRow {
+  subnet_id: string
+  address: string
+  instance_id: string | null
+  freed_at: number
+}
+
+export interface SecurityGroupRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  description: string
+  rules: string
+}
+
+export interface SshKeyRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  public_key: string
+  fingerprint: string
+}
+
+/**
+ * An instance. Intent (`desired` … `reboot_grace_seconds`) is written by the domain and the lifecycle controller,
+ * placement (`host_id`, `scheduled_at`, `refusal`) by the placement controller, `report` by the agent's route.
+ */
+export interface InstanceRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  type: string
+  image: string
+  vcpus: number
+  memory_mb: number
+  disk_gb: number
+  vpc_id: string
+  subnet_id: string
+  private_ip: string
+  mac: string
+  security_groups: string
+  ssh_key_ids: string
+  user_data: string
+
+  desired: string
+  generation: number
+  grace_seconds: number
+  reboots: number
+  reboot_grace_seconds: number
+
+  host_id: string | null
+  scheduled_at: number | null
+  refusal: string
+
+  /** JSON of the host's latest ObservedInstance, null before the first. */
+  report: string | null
+  /** Failure or other cause that outlives the report: code and text for people. */
+  reason: string
+  message: string
+  terminated_at: number | null
+  operation_id: string
+}
+
+export interface InstanceLabelRow {
+  instance_id: string
+  key: string
+  value: string
+}
+
+export interface InstanceSecurityGroupRow {
+  instance_id: string
+  security_group_id: string
+}
+
+export interface InstanceSshKeyRow {
+  instance_id: string
+  ssh_key_id: string
+}
+
+export interface OperationRow {
+  id: string
+  type: string
+  resource_id: string
+  status: string
+  /** JSON of OperationStep[] with times in milliseconds. */
+  steps: string
+  /** JSON of OperationError, or null. */
+  error: string | null
+  /** Generation of the instance this operation brought about. */
+  generation: number
+  created_at: number
+  deadline_at: number
+  finished_at: number | null
+}
+
+export interface ConsoleChunkRow {
+  id: Generated<number>
+  instance_id: string
+  offset: number
+  length: number
+  data: Uint8Array
+}

@@ -1,0 +1,59 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { defaultSettings } from '@berth/server/config.ts'
+import { buildApi } from '@berth/server/routes/all.ts'
+import { Store } from '@berth/server/store/store.ts'
+import { pino } from 'pino'
+
+/**
+ * Write the files that follow from the contract: `openapi.json` and `sdk/schema.d.ts`. With `--check` nothing is
+ * written; it fails when one of them is stale.
+ */
+const root = join(import.meta.dirname, '..')
+const work = mkdtempSync(join(tmpdir(), 'berth-gen-'))
+const check = process.argv.includes('--check')
+try {
+  const openapi = join(work, 'openapi.json')
+  const types = join(work, 'schema.d.ts')
+  writeFileSync(openapi, await renderOpenapi())
+  execFileSync(process.execPath, [join(root, 'sdk/node_modules/openapi-typescript/bin/cli.js'), openapi, '-o', types], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  const stale = [place(openapi, join(root, 'openapi.json')), place(types, join(root, 'sdk/schema.d.ts'))]
+  if (check && stale.includes(true)) {
+    console.error('generated files are stale: run `npm run gen` and commit what changed')
+    process.exitCode = 1
+  }
+} finally {
+  rmSync(work, { recursive: true, force: true })
+}
+
+async function renderOpenapi(): Promise<string> {
+  const store = await Store.openSqlite(join(work, 'empty.db'))
+  const log = pino({ level: 'silent' })
+  const ctx = { store, log, now: Date.now, settings: defaultSettings, images: new Map(), instanceTypes: new Map() }
+  const app = await buildApi(ctx, [])
+  const document = app.swagger()
+  await app.close()
+  await store.close()
+  return `${JSON.stringify(document, null, 2)}\n`
+}
+
+/** Put a generated file in its place; true when what stood there was another. */
+function place(from: string, to: string): boolean {
+  const fresh = readFileSync(from, 'utf8')
+  const differs = fresh !== readIfThere(to)
+  if (differs && !check) writeFileSync(to, fresh)
+  if (differs) console.log(`${check ? 'stale' : 'wrote'}: ${to.slice(root.length + 1)}`)
+  return differs
+}
+
+function readIfThere(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return null
+  }
+}
