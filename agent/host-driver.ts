@@ -21,6 +21,8 @@ export interface HostDriver {
 
   /** Images here, being downloaded, or failed; looks at the folder again. */
   images(): Promise<ObservedImage[]>
+  /** Call back soon after another process brought or replaced an image. */
+  onImagesChange(listener: () => void): void
   /**
    * Have the image here, unless the instance has its disk already; ends early with the signal. Throws HostError.
    */

@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import { type HostDriver, HostError, type Vmm } from './host-driver.ts'
 import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
 import type { InstanceRecord } from './instance-record.ts'
+import type { ReadyMarker } from './ready-marker.ts'
 import { SerialFollower } from './serial-follower.ts'
 
 /** What the agent has decided about crashes; times in milliseconds. */
@@ -16,6 +17,9 @@ export const crashPolicy = {
   firstPauseMs: 1000,
   maxPauseMs: 60_000,
 } as const
+
+/** A guest that is just starting may not hear the power button, so it is pressed again; milliseconds. */
+const buttonEveryMs = 2000
 
 /** Pauses before another attempt of a step, milliseconds. */
 const retryPausesMs = [1000, 5000]
@@ -65,6 +69,7 @@ export class InstanceWorker {
   #vmm: Vmm | null = null
   #wake: () => void = () => {}
   #dirty = true
+  #readyBootId: string | null = null
   #stopped = false
   #abort = new AbortController()
   #running: Promise<void> | null = null
@@ -76,7 +81,7 @@ export class InstanceWorker {
     this.#log = env.log.child({ instance: record.id })
     this.#serial = new SerialFollower(env.driver, record, {
       onKernel: () => this.#kernelSeen(),
-      onReady: (marker) => this.#guestReady(marker.user_data, marker.exit_code, marker.output_tail),
+      onReady: (marker) => this.#guestReady(marker),
     })
   }
 
@@ -241,6 +246,7 @@ export class InstanceWorker {
       record.nic = nic
       await this.#serial.settled()
       this.#serial.beginBoot()
+      this.#readyBootId = null
       record.host_boot_id = driver.hostBootId
       this.#save()
       const vmm = await this.#step('boot', null, signal, () => driver.start(instance, nic, record.slot))
@@ -303,12 +309,12 @@ export class InstanceWorker {
     this.#save()
     if (graceSeconds() > 0) {
       const pressedAt = this.#env.now()
-      await vmm.powerButton().catch((error) => this.#log.warn({ err: error }, 'the power button did not work'))
       while (!this.#stopped && !vmm.exited() && vmm.guestState() === 'running') {
         const leftMs = pressedAt + graceSeconds() * 1000 - this.#env.now()
         if (leftMs <= 0) break
+        await vmm.powerButton().catch((error) => this.#log.warn({ err: error }, 'the power button did not work'))
         this.#dirty = false
-        await this.#pause(leftMs)
+        await this.#pause(Math.min(leftMs, buttonEveryMs))
       }
       if (this.#stopped) return
     }
@@ -367,9 +373,12 @@ export class InstanceWorker {
     this.#save()
   }
 
-  #guestReady(userData: string, exitCode: number | null, output: string): void {
+  /** A guest says it more than once, in case a line is torn. */
+  #guestReady(marker: ReadyMarker): void {
     const { record } = this
-    if (record.power !== 'running') return
+    if (record.power !== 'running' || marker.boot_id === this.#readyBootId) return
+    this.#readyBootId = marker.boot_id
+    const { user_data: userData, exit_code: exitCode, output_tail: output } = marker
     record.timeline.guest_ready_at ??= this.#env.now()
     if (userData === 'failed') {
       const code = exitCode === null ? '' : ` with exit code ${exitCode}`

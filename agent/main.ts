@@ -68,6 +68,7 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
     instances: reconciler.observedInstances(),
   })
 
+  driver.onImagesChange(() => reports.pull())
   reconciler.resume()
   const loops = [
     repeat(log, ending.signal, 'desired state', async () => {

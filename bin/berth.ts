@@ -1,18 +1,19 @@
+import { processIo, runProgram } from '@berth/cli/io.ts'
+import { addClientCommands } from '@berth/cli/program.ts'
 import { Command } from 'commander'
+import { addDevCommand } from './dev-command.ts'
+import { addHostImageCommands } from './image-command.ts'
 
-/** `berth`: dev, the commands of a host, and the client commands. Each part is loaded only when it is asked for. */
+/** `berth`: the client commands, and those that run on the host itself. */
 const program = new Command('berth')
   .description('a compute cloud for your own machines')
   .version('0.1.0')
   .showHelpAfterError('(run with --help to see how)')
-
-const { addClientCommands } = await import('@berth/cli/program.ts')
-const { processIo, runProgram } = await import('@berth/cli/io.ts')
-const { addDevCommand } = await import('./dev-command.ts')
-const { addHostImageCommands } = await import('./image-command.ts')
 const io = processIo()
-addClientCommands(program, io)
 addDevCommand(program)
+addClientCommands(program, io)
 const image = program.commands.find((command) => command.name() === 'image')
-if (image !== undefined) addHostImageCommands(image)
-process.exitCode = (await runProgram(program, process.argv, io)) || process.exitCode || 0
+if (image === undefined) throw new Error('the client commands have no group `image`')
+addHostImageCommands(image)
+const exitCode = await runProgram(program, process.argv, io)
+process.exitCode = exitCode === 0 ? (process.exitCode ?? 0) : exitCode

@@ -1,7 +1,5 @@
 import { basename, resolve } from 'node:path'
-import { importImage } from '@berth/agent/image-files.ts'
 import { imageIdPattern } from '@berth/contract/images.ts'
-import { buildImage } from '@berth/images/build.ts'
 import { hostPackages } from '@berth/images/host-packages.ts'
 import { recipeIds } from '@berth/images/recipe.ts'
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
@@ -20,6 +18,7 @@ export function addHostImageCommands(image: Command): void {
     .addOption(dataDirOption())
     .addOption(new Option('--mirror <url>', 'Debian mirror to take packages from').env('BERTH_DEBIAN_MIRROR'))
     .action(async (recipe: (typeof recipeIds)[number], flags: { dataDir: string; mirror?: string }) => {
+      const { buildImage } = await import('@berth/images/build.ts')
       const missing = await missingPackages(hostPackages[recipe])
       if (missing.length > 0)
         throw new Error(`packages are missing; install them with:\n  ${renderInstallCommand(missing)}`)
@@ -47,6 +46,7 @@ export function addHostImageCommands(image: Command): void {
     .option('--min-disk-gb <n>', 'smallest disk it fits on, GiB', parseGib)
     .addOption(dataDirOption())
     .action(async (file: string, flags: ImportFlags) => {
+      const { importImage } = await import('@berth/agent/image-files.ts')
       const imported = await importImage(
         resolve(file),
         {

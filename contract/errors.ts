@@ -55,5 +55,3 @@ export const failureCatalogue = {
   user_data_failed: 'The first-boot script ended with an error; the message carries the end of its output.',
   deleted: 'The instance was deleted.',
 } as const satisfies Record<string, string>
-
-export type FailureCode = keyof typeof failureCatalogue

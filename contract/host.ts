@@ -1,7 +1,7 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern, generatedIdPattern } from './ids.ts'
 import { CatalogueImage, HostImage, ImageId } from './images.ts'
-import { ConditionStatus, conditionTypes, sizeLimits, type timelineFields } from './instances.ts'
+import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from './instances.ts'
 import { stepNames, stepStatuses } from './operations.ts'
 import { oneOf, strict } from './schema.ts'
 
@@ -196,7 +196,6 @@ export const ConsolePosition = Type.Object({ next_offset: Count }, strict)
 export type ConsolePosition = Static<typeof ConsolePosition>
 
 /** The conditions a host reports; `Scheduled` is the server's own. */
-export const hostConditions = conditionTypes.filter((type) => type !== 'Scheduled')
 export type HostCondition = Exclude<(typeof conditionTypes)[number], 'Scheduled'>
 
 /** The part of the boot timeline a host reports. */

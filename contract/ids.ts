@@ -3,10 +3,6 @@ import { randomBytes } from 'node:crypto'
 /** Prefixes of the ids Berth makes; the prefix tells the kind of resource. */
 export type IdPrefix = 'inst' | 'op' | 'vpc' | 'subnet' | 'sg' | 'key' | 'host'
 
-export type InstanceId = `inst-${string}`
-export type OperationId = `op-${string}`
-export type HostId = `host-${string}`
-
 /** Lower-case Crockford base32: no i, l, o, u. */
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
 

@@ -1,3 +1,4 @@
+import { type FSWatcher, watch } from 'node:fs'
 import { chmod, mkdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -50,6 +51,7 @@ export class QemuHost implements HostDriver {
   readonly #options: QemuHostOptions
   readonly #networks: VpcNetworks
   readonly #vendorData: string
+  #imageWatcher: FSWatcher | null = null
 
   private constructor(options: QemuHostOptions, accelerator: Accelerator, hostBootId: string, vendorData: string) {
     this.#options = options
@@ -106,6 +108,14 @@ export class QemuHost implements HostDriver {
           image: available.get(id) ?? null,
         },
       ]
+    })
+  }
+
+  onImagesChange(listener: () => void): void {
+    this.#imageWatcher?.close()
+    // a description is renamed into its place last, so its name says that an image is whole
+    this.#imageWatcher = watch(this.#options.imagesDirectory, { persistent: false }, (_event, name) => {
+      if (name?.endsWith('.json')) listener()
     })
   }
 
@@ -203,6 +213,7 @@ export class QemuHost implements HostDriver {
   }
 
   async close(): Promise<void> {
+    this.#imageWatcher?.close()
     await this.#options.images.close()
   }
 

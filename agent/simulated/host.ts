@@ -56,6 +56,8 @@ export class SimulatedHost implements HostDriver {
     return []
   }
 
+  onImagesChange(): void {}
+
   /** Make the next calls at a point fail, one error each. */
   failNext(point: FaultPoint, ...errors: HostError[]): void {
     this.#faults.set(point, [...(this.#faults.get(point) ?? []), ...errors])

@@ -130,12 +130,6 @@ export class Store {
   }
 }
 
-/** Whether an error is the database's word that a value that must be unique stands already. */
-export function isUniqueViolation(error: unknown): boolean {
-  const code = error instanceof Error ? Reflect.get(error, 'code') : undefined
-  return code === 'SQLITE_CONSTRAINT_UNIQUE' || code === 'SQLITE_CONSTRAINT_PRIMARYKEY' || code === '23505'
-}
-
 /** Whether an error is the database's word that the disk is full. */
 export function isStorageFull(error: unknown): boolean {
   const code = error instanceof Error ? Reflect.get(error, 'code') : undefined

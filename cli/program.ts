@@ -1,0 +1,44 @@
+import type { Command } from 'commander'
+import { addHostCommands } from './hosts.ts'
+import { addImageCommands } from './images.ts'
+import { addInstanceTypeCommands } from './instance-types.ts'
+import { addInstanceCommands } from './instances.ts'
+import type { CliIo } from './io.ts'
+import { addOperationCommands } from './operations.ts'
+import { addSecurityGroupCommands } from './security-groups.ts'
+import { addSshCommand } from './ssh.ts'
+import { addSshKeyCommands } from './ssh-keys.ts'
+import { addSubnetCommands } from './subnets.ts'
+import { addVpcCommands } from './vpcs.ts'
+
+/**
+ * Add the commands that talk to a server. The program's own output and its way to end are set too, also for commands
+ * that are added later: it throws in place of ending the process, for runProgram to map.
+ */
+export function addClientCommands(program: Command, io: CliIo): void {
+  program
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => io.stdout.write(text),
+      writeErr: (text) => io.stderr.write(text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'berth: ')),
+      getOutHelpWidth: () => io.stdout.columns,
+      getErrHelpWidth: () => io.stderr.columns,
+    })
+    .option('--server <url>', 'server to talk to (env: BERTH_SERVER, default: http://127.0.0.1:7480)')
+    .addHelpText(
+      'after',
+      `
+Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout, 69 no server, 77 needs root.`,
+    )
+  addInstanceCommands(program, io)
+  addSshCommand(program, io)
+  addSshKeyCommands(program, io)
+  addImageCommands(program, io)
+  addInstanceTypeCommands(program, io)
+  addVpcCommands(program, io)
+  addSubnetCommands(program, io)
+  addSecurityGroupCommands(program, io)
+  addHostCommands(program, io)
+  addOperationCommands(program, io)
+}

@@ -1,0 +1,73 @@
+import type { Schemas } from '@berth/sdk/client.ts'
+import type { Command } from 'commander'
+import { readInput } from './arguments.ts'
+import { CliError, exitCodes } from './exit-codes.ts'
+import type { CliIo } from './io.ts'
+import { type MetadataFlags, metadataOf, withIdAndMetadata } from './metadata.ts'
+import { type OutputFlags, print, withOutput } from './output.ts'
+import { addDeleteCommand, addListCommand, addShowCommand, type Columns } from './resource-commands.ts'
+import { call, openSession } from './session.ts'
+import { formatAge, formatLabels, renderFields, renderTable } from './table.ts'
+
+type SshKey = Schemas['SshKey']
+
+/** Longest public key file that is read, bytes; the API takes a line of 4,096. */
+const maxKeyFileBytes = 16 * 1024
+
+const columns: Columns<SshKey> = (now) => [
+  { header: 'ID', cell: (key) => key.id },
+  { header: 'NAME', cell: (key) => key.metadata.name },
+  { header: 'FINGERPRINT', cell: (key) => key.status.fingerprint },
+  { header: 'AGE', cell: (key) => formatAge(key.metadata.created_at, now) },
+]
+
+/** `berth ssh-key`: the public keys that instances can be made with. */
+export function addSshKeyCommands(program: Command, io: CliIo): void {
+  const group = program
+    .command('ssh-key')
+    .description('SSH keys that instances are made with')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  berth ssh-key create --id key-laptop --file ~/.ssh/id_ed25519.pub
+  berth ssh-key list
+  berth instance create --type micro --image micro --ssh-key key-laptop`,
+    )
+
+  withOutput(withIdAndMetadata(group.command('create').description('register a public key'), 'key'))
+    .requiredOption('--file <file>', 'the public key, as ~/.ssh/id_ed25519.pub; - for standard input')
+    .action(async (flags: MetadataFlags & OutputFlags & { file: string }, command: Command) => {
+      const publicKey = (await readInput(io, flags.file, maxKeyFileBytes)).toString('utf8').trim()
+      // it must not leave this machine, also not to be refused
+      if (publicKey.includes('PRIVATE KEY')) {
+        throw new CliError(exitCodes.usage, `${flags.file} is a private key; give the .pub file`)
+      }
+      const session = openSession(io, command)
+      const body = { ...metadataOf(flags), spec: { public_key: publicKey } }
+      const key = await call(session, session.client.POST('/v1/ssh-keys', { body }))
+      print(io, flags, key, () => renderTable(columns(io.now()), [key]))
+    })
+  addListCommand(group, io, {
+    nouns: 'SSH keys',
+    columns,
+    list: (session) => call(session, session.client.GET('/v1/ssh-keys')),
+  })
+  addShowCommand(group, io, {
+    noun: 'an SSH key',
+    get: (session, id) => call(session, session.client.GET('/v1/ssh-keys/{id}', { params: { path: { id } } })),
+    render: (key) =>
+      renderFields([
+        ['id', key.id],
+        ['name', key.metadata.name],
+        ['labels', formatLabels(key.metadata.labels)],
+        ['created', key.metadata.created_at],
+        ['fingerprint', key.status.fingerprint],
+        ['public key', key.spec.public_key],
+      ]),
+  })
+  addDeleteCommand(group, io, {
+    noun: 'an SSH key',
+    remove: (session, id) => call(session, session.client.DELETE('/v1/ssh-keys/{id}', { params: { path: { id } } })),
+  })
+}

@@ -1,0 +1,57 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { DevProcess } from './dev-process.ts'
+
+describe('berth dev killed with SIGKILL', () => {
+  let dev: DevProcess
+
+  beforeAll(async () => {
+    dev = await DevProcess.open()
+  })
+
+  afterAll(async () => {
+    await dev.down()
+  })
+
+  test('a running VM runs on and is adopted; one that was being created is finished', async () => {
+    const running = await dev.create({}, 'running')
+    await dev.reach(running, 'ready')
+    const pid = await dev.qemuPid(running)
+    const bootId = await dev.ssh(running, 'cat /proc/sys/kernel/random/boot_id')
+
+    const creating = await dev.create({}, 'creating')
+    await dev.end('SIGKILL')
+    expect(await dev.qemuPid(running)).toBe(pid)
+    await dev.start()
+
+    const adopted = await dev.reach(running, 'ready')
+    expect(await dev.qemuPid(running)).toBe(pid)
+    expect(await dev.ssh(running, 'cat /proc/sys/kernel/random/boot_id')).toBe(bootId)
+    expect(adopted.status.restarts).toBe(0)
+
+    const finished = await dev.reach(creating, 'ready')
+    expect((await dev.operation(finished.operation_id)).status).toBe('succeeded')
+    expect(await dev.ssh(creating, 'hostname')).toBe('creating')
+  })
+
+  test('killed again and again during a create, it still ends with one VM', async () => {
+    const id = await dev.create({}, 'stubborn')
+    for (const afterMs of [5, 60, 150, 400, 1000]) {
+      await new Promise((resolve) => setTimeout(resolve, afterMs)) // moments of a create, not a wait for something
+      await dev.end('SIGKILL')
+      await dev.start()
+    }
+    const instance = await dev.reach(id, 'ready')
+    expect(instance.status.restarts).toBe(0)
+    expect(await dev.ssh(id, 'hostname')).toBe('stubborn')
+  })
+
+  test('SIGINT ends it cleanly and leaves VMs running', async () => {
+    const { data } = await dev.client.GET('/v1/instances')
+    const ids = data?.items.map((item) => item.id) ?? []
+    const pids = await Promise.all(ids.map((id) => dev.qemuPid(id)))
+    expect(await dev.end('SIGINT')).toBe(0)
+    expect(await Promise.all(ids.map((id) => dev.qemuPid(id)))).toEqual(pids)
+    expect(pids).not.toContain(null)
+    await dev.start()
+  })
+})

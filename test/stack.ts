@@ -1,0 +1,336 @@
+import { mkdtempSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { type IncomingHttpHeaders, type OutgoingHttpHeaders, request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { hostIdOf, type RunningAgent, startAgent } from '@berth/agent/main.ts'
+import { type FaultPoint, SimulatedHost, type SimulatedHostOptions } from '@berth/agent/simulated/host.ts'
+import type { Host } from '@berth/contract/hosts.ts'
+import { newId } from '@berth/contract/ids.ts'
+import type { CatalogueImage } from '@berth/contract/images.ts'
+import type {
+  Accepted,
+  Instance,
+  InstanceCreated,
+  InstanceList,
+  InstanceSpecInput,
+  WaitTarget,
+} from '@berth/contract/instances.ts'
+import type { Operation } from '@berth/contract/operations.ts'
+import type { Problem } from '@berth/contract/problem.ts'
+import type { Settings } from '@berth/server/config.ts'
+import { type RunningServer, startServer } from '@berth/server/main.ts'
+import SqliteDatabase from 'better-sqlite3'
+import { pino } from 'pino'
+import { loadInstanceTypes } from '../bin/catalogues.ts'
+
+/** `micro` fits on any disk, `ubuntu-22.04` needs 10 GiB. */
+export const testImages: readonly CatalogueImage[] = [
+  {
+    id: 'micro',
+    title: 'Micro',
+    min_disk_gb: 1,
+    architecture: 'x86_64',
+    default_user: 'root',
+    network: 'static',
+    recipe: 'micro',
+  },
+  {
+    id: 'ubuntu-22.04',
+    title: 'Ubuntu 22.04',
+    min_disk_gb: 10,
+    architecture: 'x86_64',
+    default_user: 'ubuntu',
+    network: 'static',
+    source_url: 'https://images.example/ubuntu-22.04.img',
+  },
+]
+
+/** A public key that belongs to nobody. */
+export const testPublicKey =
+  'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f nobody@test'
+
+/** The real clock, moved ahead by hand. */
+export class TestClock {
+  #aheadMs = 0
+  readonly now = () => Date.now() + this.#aheadMs
+
+  advance(ms: number): void {
+    this.#aheadMs += ms
+  }
+}
+
+export interface StackOptions {
+  settings?: Partial<Settings>
+  /** The server's clock; the agent keeps the real one. */
+  now?: () => number
+  host?: SimulatedHostOptions
+  images?: readonly CatalogueImage[]
+  /** False: no agent until `startAgent`. */
+  agent?: boolean
+}
+
+export interface Answer<T> {
+  status: number
+  headers: IncomingHttpHeaders
+  /** Parsed JSON; an empty object unless the answer is JSON. `T` is what the caller expects it to be. */
+  body: T
+  text: string
+}
+
+/** A header set to null is left out, also one that would be sent by default. */
+export type RequestHeaders = Record<string, string | null>
+
+/** Start a server and an agent on a simulated host, in a directory and on a port of their own. */
+export async function startStack(options: StackOptions = {}): Promise<Stack> {
+  const stack = new Stack(options)
+  try {
+    await stack.startServer()
+    if (options.agent !== false) stack.startAgent()
+    return stack
+  } catch (error) {
+    await stack.close()
+    throw error
+  }
+}
+
+/** One server with one agent. The simulated host keeps its VMs while either is away. */
+export class Stack {
+  readonly host: SimulatedHost
+  readonly hostId: string
+  readonly credential = 'credential-of-the-host'
+  /** A second host that is registered but never connects. */
+  readonly otherHost = { hostId: newId('host', Date.now()), credential: 'credential-of-the-other-host' }
+  readonly #options: StackOptions
+  readonly #directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
+  readonly #log = pino({ level: process.env.BERTH_TEST_LOG ?? 'silent' })
+  readonly #releases: (() => void)[] = []
+  #ledgerFile: string
+  #server: RunningServer | null = null
+  #agent: RunningAgent | null = null
+  #port = 0
+  #kills = 0
+
+  constructor(options: StackOptions) {
+    this.#options = options
+    this.#ledgerFile = join(this.#directory, 'ledger.db')
+    this.host = new SimulatedHost(options.host)
+    this.hostId = hostIdOf(this.#ledgerFile)
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#port}`
+  }
+
+  get port(): number {
+    return this.#port
+  }
+
+  /** Start the server, after the first time on the port it had before. */
+  async startServer(changed: Pick<StackOptions, 'images' | 'settings'> = {}): Promise<void> {
+    const { settings, now, images = testImages } = { ...this.#options, ...changed }
+    this.#server = await startServer(
+      {
+        listen: { host: '127.0.0.1', port: this.#port },
+        databaseFile: join(this.#directory, 'berth.db'),
+        hosts: [{ hostId: this.hostId, credential: this.credential }, this.otherHost],
+        images,
+        instanceTypes: await loadInstanceTypes(),
+        // short, so that what time alone brings about comes soon after a test moved its clock
+        settings: { controllerPeriodMs: 20, ...settings },
+        ...(now === undefined ? {} : { now }),
+      },
+      this.#log,
+    )
+    this.#port = Number(new URL(this.#server.url).port)
+  }
+
+  async stopServer(): Promise<void> {
+    await this.#server?.stop()
+    this.#server = null
+  }
+
+  async restartServer(changed: Pick<StackOptions, 'images' | 'settings'> = {}): Promise<void> {
+    await this.stopServer()
+    await this.startServer(changed)
+  }
+
+  startAgent(): void {
+    this.#agent = startAgent(
+      { ledgerFile: this.#ledgerFile, serverUrl: this.url, credential: this.credential },
+      this.host,
+      this.#log,
+    )
+  }
+
+  async stopAgent(): Promise<void> {
+    await this.#agent?.stop()
+    this.#agent = null
+  }
+
+  async restartAgent(): Promise<void> {
+    await this.stopAgent()
+    this.startAgent()
+  }
+
+  /**
+   * Have the agent gone as by SIGKILL: the next one finds the ledger as it is now, without what the old one writes while
+   * it ends. `end` lets calls return that the test holds on the host.
+   */
+  async killAgent(end: () => void = () => {}): Promise<void> {
+    const frozen = join(this.#directory, `ledger-${++this.#kills}.db`)
+    const ledger = new SqliteDatabase(this.#ledgerFile)
+    ledger.prepare('vacuum into ?').run(frozen)
+    ledger.close()
+    const stopping = this.stopAgent()
+    end()
+    await stopping
+    this.#ledgerFile = frozen
+  }
+
+  /** As SimulatedHost.hold, but `close` lets go of what the test has left held. */
+  hold(point: FaultPoint): () => void {
+    const release = this.host.hold(point)
+    this.#releases.push(release)
+    return release
+  }
+
+  /** Make the resources the contract's example names. */
+  async ensureExamples(): Promise<void> {
+    await this.#server?.ensureExamples(testPublicKey)
+  }
+
+  /** One request. A string or buffer is sent as it is, anything else as JSON; `path` goes out untouched. */
+  api<T = Problem>(method: string, path: string, body?: unknown, headers: RequestHeaders = {}): Promise<Answer<T>> {
+    const payload = payloadOf(body)
+    const all: Record<string, string | number | null> = {
+      connection: 'close',
+      ...(payload === null ? {} : { 'content-type': 'application/json', 'content-length': payload.byteLength }),
+      ...headers,
+    }
+    const sent: OutgoingHttpHeaders = {}
+    for (const [name, value] of Object.entries(all)) if (value !== null) sent[name] = value
+    return new Promise((resolve, reject) => {
+      const outgoing = request({ host: '127.0.0.1', port: this.#port, method, path, headers: sent }, (incoming) => {
+        const chunks: Buffer[] = []
+        incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
+        incoming.on('error', reject)
+        incoming.on('end', () => {
+          const text = Buffer.concat(chunks).toString()
+          const json = /json/.test(incoming.headers['content-type'] ?? '') && text !== ''
+          const parsed: T = JSON.parse(json ? text : '{}')
+          resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, body: parsed, text })
+        })
+      })
+      outgoing.on('error', reject)
+      outgoing.end(payload ?? undefined)
+    })
+  }
+
+  /** A request as the host of this stack. */
+  agentApi<T = Problem>(method: string, path: string, body?: unknown, credential = this.credential) {
+    return this.api<T>(method, path, body, { authorization: `Bearer ${credential}` })
+  }
+
+  /** Create an instance of type and image micro; throws unless it was accepted. */
+  async create(spec: Partial<InstanceSpecInput> = {}, metadata?: object): Promise<InstanceCreated> {
+    const body = { ...(metadata === undefined ? {} : { metadata }), spec: { type: 'micro', image: 'micro', ...spec } }
+    const answer = await this.api<InstanceCreated>('POST', '/v1/instances', body)
+    if (answer.status !== 201) throw new Error(`create was answered with ${answer.status}: ${answer.text}`)
+    return answer.body
+  }
+
+  /** An instance that is ready. */
+  async createReady(spec: Partial<InstanceSpecInput> = {}, metadata?: object): Promise<Instance> {
+    return this.reach((await this.create(spec, metadata)).id, 'ready')
+  }
+
+  async get(id: string): Promise<Instance> {
+    return (await this.api<Instance>('GET', `/v1/instances/${id}`)).body
+  }
+
+  /** Wait for a target through the API; throws when it is not reached. */
+  async reach(id: string, target: WaitTarget, timeoutSeconds = 10): Promise<Instance> {
+    const path = `/v1/instances/${id}?wait_for=${target}&timeout=${timeoutSeconds}`
+    const answer = await this.api<Instance>('GET', path)
+    if (answer.headers['berth-wait'] === 'reached') return answer.body
+    throw new Error(`${target} of ${id}: ${answer.headers['berth-wait']}, ${answer.text}`)
+  }
+
+  async list(query = ''): Promise<Instance[]> {
+    return (await this.api<InstanceList>('GET', `/v1/instances${query}`)).body.items
+  }
+
+  /** Start, stop or reboot; gives the operation's id and throws unless it was accepted. */
+  async act(id: string, action: 'start' | 'stop' | 'reboot', body: object = {}): Promise<string> {
+    return this.#accepted(await this.api<Accepted>('POST', `/v1/instances/${id}/${action}`, body))
+  }
+
+  async delete(id: string, query = ''): Promise<string> {
+    return this.#accepted(await this.api<Accepted>('DELETE', `/v1/instances/${id}${query}`))
+  }
+
+  async operation(id: string, waitSeconds = 0): Promise<Operation> {
+    return (await this.api<Operation>('GET', `/v1/operations/${id}?wait=${waitSeconds}`)).body
+  }
+
+  /** The operation once it has ended; throws when it does not end in time. */
+  async ended(id: string, waitSeconds = 10): Promise<Operation> {
+    const operation = await this.operation(id, waitSeconds)
+    if (operation.finished_at === null) throw new Error(`it did not end: ${JSON.stringify(operation)}`)
+    return operation
+  }
+
+  /** Wait, through the operation's own changes, until a step of it runs. */
+  async stepRuns(operationId: string, name: string, attempt = 1): Promise<Operation> {
+    return until(
+      () => this.operation(operationId),
+      (operation) => {
+        const step = operation.steps.find((candidate) => candidate.name === name)
+        return step !== undefined && step.status === 'running' && step.attempt >= attempt
+      },
+    )
+  }
+
+  /** The host of this stack as the API shows it. */
+  async hostDocument(): Promise<Host> {
+    return (await this.api<Host>('GET', `/v1/hosts/${this.hostId}`)).body
+  }
+
+  /** Stop everything that runs and remove the directory. */
+  async close(): Promise<void> {
+    for (const release of this.#releases) release()
+    await this.stopAgent()
+    this.host.restart() // ends what the simulated guests have scheduled
+    await this.stopServer()
+    await rm(this.#directory, { recursive: true, force: true })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #accepted(answer: Answer<Accepted>): string {
+    if (answer.status !== 202) throw new Error(`answered with ${answer.status}: ${answer.text}`)
+    return answer.body.operation_id
+  }
+}
+
+/**
+ * Read again and again until what is read is as wanted, for the few things the API has no wait for; throws after 10 s.
+ */
+export async function until<T>(read: () => T | Promise<T>, wanted: (value: T) => boolean): Promise<T> {
+  const deadline = performance.now() + 10_000
+  for (;;) {
+    const value = await read()
+    if (wanted(value)) return value
+    if (performance.now() > deadline) throw new Error(`it did not come within 10 s: ${JSON.stringify(value)}`)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+function payloadOf(body: unknown): Buffer | null {
+  if (body === undefined) return null
+  if (Buffer.isBuffer(body)) return body
+  return Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
+}
