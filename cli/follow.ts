@@ -70,6 +70,18 @@ export async function followOperation(
   until: Until,
   patience: Patience,
 ): Promise<Instance> {
+  try {
+    return await followSteps(session, operationId, until, patience)
+  } catch (error) {
+    if (!(error instanceof CliError) || error.exitCode !== exitCodes.interrupted) throw error
+    throw new CliError(exitCodes.interrupted, 'interrupted; what was asked for goes on', {
+      details: [`see how: berth operation show ${operationId}`],
+      cause: error,
+    })
+  }
+}
+
+async function followSteps(session: Session, operationId: string, until: Until, patience: Patience): Promise<Instance> {
   const display = new ProgressDisplay(session.io)
   const untilReady = until === 'ready'
   for (;;) {
@@ -96,8 +108,8 @@ export async function waitForOperation(session: Session, id: string, patience: P
     if (operation.status === 'succeeded') return operation
     if (hasEnded(operation.status)) throw operationError(operation, operation.resource_id)
     if (patience.isOver) {
-      throw new CliError(exitCodes.timeout, `${id} has not ended after ${patience.timeoutSeconds} s`, {
-        details: [`it is ${operation.status} and goes on`],
+      throw new CliError(exitCodes.timeout, `${id} is ${operation.status} after ${patience.timeoutSeconds} s`, {
+        details: [`see how it goes on: berth operation show ${id}`],
       })
     }
   }
@@ -189,8 +201,8 @@ function timeoutError(instance: Instance, what: string, patience: Patience): Cli
   const { state, conditions } = instance.status
   const scheduled = conditions.find(({ type }) => type === 'Scheduled')
   const waitsForRoom = scheduled?.status === 'false' ? [scheduled.message] : []
-  const text = `${what} after ${patience.timeoutSeconds} s; the instance is ${state} and goes on`
+  const text = `${what} after ${patience.timeoutSeconds} s; the instance is ${state}`
   return new CliError(exitCodes.timeout, text, {
-    details: [...waitsForRoom, `see how far it is: berth instance show ${instance.id}`],
+    details: [...waitsForRoom, `see how it goes on: berth instance show ${instance.id}`],
   })
 }

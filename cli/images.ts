@@ -28,7 +28,8 @@ Examples:
   berth image list
   berth image show ubuntu-22.04
 
-An image that is missing and has a source is downloaded when an instance first needs it.`,
+An image that is missing and has a source is downloaded when an instance first
+needs it.`,
     )
   addListCommand(group, io, {
     nouns: 'images',

@@ -96,7 +96,7 @@ function outputOf(stream: NodeJS.WriteStream) {
       return stream.isTTY === true
     },
     get columns() {
-      return stream.columns ?? 80
+      return stream.columns || 80 // 0 on a terminal that does not know its size
     },
   }
 }

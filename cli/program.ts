@@ -12,8 +12,8 @@ import { addSubnetCommands } from './subnets.ts'
 import { addVpcCommands } from './vpcs.ts'
 
 /**
- * Add the commands that talk to a server. The program's own output and its way to end are set too, also for commands
- * that are added later: it throws in place of ending the process, for runProgram to map.
+ * Add the commands that talk to a server. The program's own output and its way to end are set too, for all its commands:
+ * it throws in place of ending the process, for runProgram to map.
  */
 export function addClientCommands(program: Command, io: CliIo): void {
   program
@@ -29,8 +29,11 @@ export function addClientCommands(program: Command, io: CliIo): void {
     .addHelpText(
       'after',
       `
-Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout, 69 no server, 77 needs root.`,
+Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
+69 no server, 77 needs root; ssh passes on its own.`,
     )
+  // commands that are added later take these settings over by themselves
+  for (const command of program.commands) command.copyInheritedSettings(program)
   addInstanceCommands(program, io)
   addSshCommand(program, io)
   addSshKeyCommands(program, io)

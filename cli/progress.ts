@@ -65,7 +65,8 @@ function stateOf(step: Schemas['OperationStep'], isCurrent: boolean): StepView['
 
 function detailOf({ instance, image }: Progress, step: Schemas['OperationStep'], state: StepView['state']) {
   const plain = (detail: string) => ({ detail, news: detail })
-  if (state === 'failed') return plain(step.error?.message ?? '')
+  // the message follows in the error the command ends with
+  if (state === 'failed') return plain(step.error?.code ?? '')
   if (state === 'done') {
     if (step.name === 'schedule') return plain(instance.status.host_id)
     return plain(step.name === 'network' ? instance.status.private_ip : '')

@@ -33,7 +33,9 @@ export function parseServerUrl(text: string): string {
   const url = URL.parse(text)
   const plain = url !== null && url.search === '' && url.hash === '' && url.username === '' && url.password === ''
   if (!plain || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
-    throw new CliError(exitCodes.usage, `the server must be an http or https URL like ${defaultServer}, not "${text}"`)
+    // a password shall not stand in a log
+    const shown = text.includes('@') ? 'one with a user' : `"${text}"`
+    throw new CliError(exitCodes.usage, `the server must be an http or https URL like ${defaultServer}, not ${shown}`)
   }
   return url.href.replace(/\/+$/, '')
 }

@@ -18,7 +18,7 @@ interface SshFlags {
   dataDir?: string
 }
 
-const userPattern = /^[a-z_][a-z0-9_-]{0,31}$/
+const userPattern = /^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/
 const netnsPattern = /^berth-[0-9a-z]{6}-[0-9a-z]{12}$/
 
 /** `berth ssh`: the system's ssh, in the network of the instance. */
@@ -39,8 +39,8 @@ Examples:
   berth ssh web-1 -- uname -a
   berth ssh -i ~/.ssh/id_ed25519 -l debian web-1
 
-On the host of the instance it goes through the instance's private network, which takes root; elsewhere to its public
-address.`,
+On the host of the instance it goes through the instance's private network,
+which takes root; elsewhere to its public address.`,
     )
     .action(async (reference: string, words: string[], flags: SshFlags, command: Command) => {
       const session = openSession(io, command)

@@ -1,9 +1,14 @@
+import { stripVTControlCharacters } from 'node:util'
+
 /**
- * Text that is safe to print on a terminal: control characters other than tab and newline are left out. Names and
- * messages of the API can carry what a guest wrote, and escape sequences could rewrite what the operator sees.
+ * Text that is safe to print on a terminal: escape sequences and control characters other than tab and newline are left
+ * out, and so are those that turn the direction of text. Names and messages of the API can carry what a guest wrote,
+ * which could rewrite what the operator sees.
  */
 export function printable(text: string): string {
-  return text.replaceAll(/\r\n/g, '\n').replaceAll(/(?![\n\t])\p{Cc}|[\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '')
+  return stripVTControlCharacters(text)
+    .replaceAll(/\r\n/g, '\n')
+    .replaceAll(/(?![\n\t])\p{Cc}|[\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '')
 }
 
 /** The same on one line. */

@@ -180,9 +180,9 @@ describe('a create that breaks the schema or names what is not there is 422', ()
     }
   })
 
-  test('a message never repeats a whole body', async () => {
+  test('an answer never repeats a whole body', async () => {
     const { text } = await stack.api('POST', '/v1/instances', withSpec({ ['x'.repeat(500_000)]: 1 }))
-    expect(text.length).toBeLessThan(1_000_000)
+    expect(text.length).toBeLessThan(10_000)
     const many = Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`f${i}`, i]))
     const answer = await stack.api('POST', '/v1/instances', withSpec(many))
     expectProblem(answer, 422, 'validation_failed')
@@ -214,11 +214,6 @@ describe('what is not JSON is refused', () => {
     ['YAML', 'spec:\n  type: micro'],
     ['a lone quote', '"'],
     ['a zero byte', '\0'],
-    ['bytes that are no UTF-8', Buffer.from([0x7b, 0x22, 0xff, 0xfe, 0x22, 0x3a, 0x31, 0x7d])],
-    [
-      'half a character',
-      Buffer.concat([Buffer.from('{"metadata":{"name":"'), Buffer.from([0xc3]), Buffer.from('"}}')]),
-    ],
     ['UTF-16', Buffer.from(JSON.stringify(withSpec({})), 'utf16le')],
   ]
   test.each(unparseable)('%s', async (_name, body) => {

@@ -1,0 +1,116 @@
+import type { DesiredInstance } from '@berth/contract/host.ts'
+import { describe, expect, test } from 'vitest'
+import { graceOf, type InstanceSituation, planInstance } from './instance-plan.ts'
+
+const now = 1_000_000
+
+function desired(power: DesiredInstance['power'], changes: Partial<DesiredInstance> = {}): DesiredInstance {
+  return {
+    id: 'inst-00000000000000000000',
+    generation: 5,
+    power,
+    grace_seconds: 7,
+    reboots: { count: 2, grace_seconds: 9 },
+    hostname: 'web',
+    image_id: 'micro',
+    vcpus: 1,
+    memory_mb: 256,
+    disk_gb: 2,
+    vpc_id: 'vpc-a',
+    subnet_id: 'subnet-a',
+    private_ip: '10.0.0.4',
+    mac: '06:00:00:00:00:01',
+    ssh_public_keys: [],
+    user_data: '',
+    ...changes,
+  }
+}
+
+const calm: InstanceSituation = {
+  vmm: 'none',
+  removed: false,
+  off_cause: '',
+  off_generation: 0,
+  reboots: 2,
+  failed_generation: null,
+  restart_not_before: 0,
+}
+const plan = (power: DesiredInstance['power'], seen: Partial<InstanceSituation> = {}) =>
+  planInstance(desired(power), { ...calm, ...seen }, now)
+
+const powers = ['running', 'stopped', 'deleted'] as const
+const vmms = ['none', 'running', 'shutting_down', 'guest_off'] as const
+
+describe('what to do next', () => {
+  const table = {
+    running: { none: 'start', running: 'none', shutting_down: 'shutdown', guest_off: 'quit' },
+    stopped: { none: 'none', running: 'shutdown', shutting_down: 'shutdown', guest_off: 'quit' },
+    deleted: { none: 'remove', running: 'shutdown', shutting_down: 'shutdown', guest_off: 'quit' },
+  } as const
+  for (const power of powers) {
+    for (const vmm of vmms) {
+      test(`${power}, VMM ${vmm}: ${table[power][vmm]}`, () => {
+        expect(plan(power, { vmm }).kind).toBe(table[power][vmm])
+      })
+    }
+  }
+
+  test('nothing for what is removed, whatever is desired', () => {
+    for (const power of powers)
+      for (const vmm of vmms) expect(plan(power, { vmm, removed: true })).toEqual({ kind: 'none' })
+  })
+})
+
+describe('a start', () => {
+  test('does not come after the guest went off under this very intent', () => {
+    expect(plan('running', { off_cause: 'guest', off_generation: 5 })).toEqual({ kind: 'none' })
+    expect(plan('running', { off_cause: 'guest', off_generation: 4 })).toEqual({ kind: 'start' })
+  })
+
+  test('does not come after the host gave up under this very intent', () => {
+    expect(plan('running', { failed_generation: 5 })).toEqual({ kind: 'none' })
+    expect(plan('running', { failed_generation: 4 })).toEqual({ kind: 'start' })
+  })
+
+  test('waits after a crash, to the millisecond', () => {
+    const crash = { off_cause: 'crash', off_generation: 5 } as const
+    expect(plan('running', { ...crash, restart_not_before: now + 1 })).toEqual({ kind: 'wait', untilMs: now + 1 })
+    expect(plan('running', { ...crash, restart_not_before: now })).toEqual({ kind: 'start' })
+  })
+
+  test('does not wait for anything but a crash', () => {
+    for (const cause of ['', 'host', 'guest'] as const) {
+      expect(plan('running', { off_cause: cause, restart_not_before: now + 1000 })).toEqual({ kind: 'start' })
+    }
+  })
+
+  test('no crash, failure or power-off keeps a delete from removing', () => {
+    for (const cause of ['', 'host', 'guest', 'crash'] as const) {
+      const seen = { off_cause: cause, off_generation: 5, failed_generation: 5, restart_not_before: now + 1000 }
+      expect(plan('deleted', seen)).toEqual({ kind: 'remove' })
+      expect(plan('stopped', seen)).toEqual({ kind: 'none' })
+    }
+  })
+})
+
+describe('a reboot', () => {
+  test('comes when more were asked for than were carried out', () => {
+    expect(plan('running', { vmm: 'running', reboots: 1 })).toEqual({ kind: 'reboot', count: 2, graceSeconds: 9 })
+    expect(plan('running', { vmm: 'running', reboots: 0 })).toEqual({ kind: 'reboot', count: 2, graceSeconds: 9 })
+    expect(plan('running', { vmm: 'running', reboots: 2 })).toEqual({ kind: 'none' })
+    expect(plan('running', { vmm: 'running', reboots: 3 })).toEqual({ kind: 'none' })
+  })
+
+  test('is not what a stop or a delete does', () => {
+    expect(plan('stopped', { vmm: 'running', reboots: 0 }).kind).toBe('shutdown')
+    expect(plan('deleted', { vmm: 'running', reboots: 0 }).kind).toBe('shutdown')
+  })
+})
+
+test('a guest gets the grace of what is wanted of it', () => {
+  expect(graceOf(desired('running'))).toBe(9)
+  expect(graceOf(desired('stopped'))).toBe(7)
+  expect(graceOf(desired('deleted'))).toBe(7)
+  expect(plan('stopped', { vmm: 'running' })).toEqual({ kind: 'shutdown', graceSeconds: 7 })
+  expect(plan('deleted', { vmm: 'running' })).toEqual({ kind: 'shutdown', graceSeconds: 7 })
+})

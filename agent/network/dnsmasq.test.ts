@@ -1,0 +1,48 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { DesiredNetwork } from '@berth/contract/host.ts'
+import { expect, test } from 'vitest'
+import { expectGolden } from '../../test/golden.ts'
+import { renderDnsmasqConfig } from './dnsmasq.ts'
+
+const network: DesiredNetwork = {
+  vpc_id: 'vpc-abc123',
+  cidr: '10.0.0.0/16',
+  subnets: [
+    { id: 'subnet-a', cidr: '10.0.1.0/24', gateway: '10.0.1.1' },
+    { id: 'subnet-b', cidr: '10.0.16.0/20', gateway: '10.0.16.1' },
+    { id: 'subnet-c', cidr: '10.0.2.16/28', gateway: '10.0.2.17' },
+  ],
+}
+
+test('the configuration of a VPC with three subnets', () => {
+  const text = renderDnsmasqConfig('/run/berth/abc123/berth-abc123-x', network)
+  expectGolden(import.meta.dirname, 'dnsmasq.conf', text)
+})
+
+test('the netmask is that of each subnet, also of the largest and the smallest', () => {
+  for (const [cidr, netmask] of [
+    ['10.0.0.0/16', '255.255.0.0'],
+    ['10.0.16.0/20', '255.255.240.0'],
+    ['10.0.2.16/28', '255.255.255.240'],
+  ]) {
+    const subnets = [{ id: 'subnet-a', cidr: `${cidr}`, gateway: '10.0.0.1' }]
+    expect(renderDnsmasqConfig('/x', { ...network, subnets })).toContain(`,static,${netmask},1h\n`)
+  }
+})
+
+const installed = spawnSync('dnsmasq', ['--version']).status === 0
+
+test.skipIf(!installed)('dnsmasq reads it', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
+  try {
+    const file = join(directory, 'dnsmasq.conf')
+    writeFileSync(file, renderDnsmasqConfig(directory, network))
+    const { status, stderr } = spawnSync('dnsmasq', ['--test', `--conf-file=${file}`], { encoding: 'utf8' })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining('syntax check OK') })
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})

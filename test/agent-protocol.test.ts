@@ -1,0 +1,221 @@
+import type { Desired, Observed, ObservedInstance } from '@berth/contract/host.ts'
+import { describe, expect, test } from 'vitest'
+import { type Stack, startStack } from './stack.ts'
+
+/** A report as an agent makes it. */
+function report(sequence: number, instances: ObservedInstance[] = [], session = Date.now() + 60_000): Observed {
+  return {
+    agent_session: session,
+    sequence,
+    revision: 0,
+    agent_version: 'test',
+    hostname: 'test',
+    hypervisor: 'simulated',
+    accelerator: 'none',
+    accelerator_reason: '',
+    capacity: { vcpus: 10, memory_mb: 10_240, disk_gb: 100 },
+    images: [],
+    instances,
+  }
+}
+
+function observed(id: string, changes: Partial<ObservedInstance> = {}): ObservedInstance {
+  return {
+    id: id as ObservedInstance['id'],
+    generation: 1,
+    seen_generation: 1,
+    power: 'running',
+    off_cause: '',
+    reboots: 0,
+    restarts: 0,
+    started_at: 1_700_000_000_000,
+    conditions: {},
+    timeline: {},
+    steps: [],
+    failure: null,
+    network: { netns: '', interface: '' },
+    ...changes,
+  }
+}
+
+const post = (stack: Stack, body: unknown, credential?: string) =>
+  stack.agentApi('POST', '/v1/agent/observed', body, credential)
+
+describe('credentials', () => {
+  test('a wrong one, or none, is 401 on every route of the agent, and changes nothing', async () => {
+    await using stack = await startStack({ agent: false })
+    const { id } = await stack.create()
+    for (const authorization of [
+      null,
+      'Bearer wrong',
+      'Bearer ',
+      stack.credential,
+      `Basic ${stack.credential}`,
+      `Bearer ${stack.credential}x`,
+    ]) {
+      for (const [method, path, body] of [
+        ['GET', '/v1/agent/desired?since=0', undefined],
+        ['POST', '/v1/agent/observed', report(1)],
+        ['POST', `/v1/agent/instances/${id}/console-log`, { offset: 0, data: '' }],
+      ] as const) {
+        const answer = await stack.api(method, path, body, { authorization })
+        expect({ authorization, path, status: answer.status, code: answer.body.code }).toEqual({
+          authorization,
+          path,
+          status: 401,
+          code: 'unauthorized',
+        })
+        expect(answer.headers['content-type']).toBe('application/problem+json')
+      }
+    }
+    expect((await stack.hostDocument()).status.last_seen_at).toBe('')
+  })
+
+  test('they are checked before the body is', async () => {
+    await using stack = await startStack({ agent: false })
+    expect((await post(stack, { nonsense: true }, 'wrong')).status).toBe(401)
+  })
+})
+
+describe('reports', () => {
+  test('of a lower sequence or an older session are 409 and change nothing', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    await stack.stopAgent()
+    const session = Date.now() + 60_000
+    expect((await post(stack, report(5, [observed(id)], session))).status).toBe(204)
+    const before = (await stack.get(id)).status
+    const down = observed(id, { power: 'off', off_cause: 'guest' })
+    for (const stale of [report(4, [down], session), report(5, [down], session), report(99, [down], session - 1)]) {
+      const { status, body } = await post(stack, stale)
+      expect({ status, code: body.code }).toEqual({ status: 409, code: 'stale_report' })
+      expect((await stack.get(id)).status).toEqual(before)
+    }
+    expect((await post(stack, report(6, [down], session))).status).toBe(204)
+    expect((await stack.get(id)).status.state).toBe('stopped')
+  })
+
+  test('that were made under an older intent do not end a newer operation', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    await stack.stopAgent()
+    const stop = await stack.act(id, 'stop')
+    const start = await stack.act(id, 'start')
+    // the guest went off before the host heard of either
+    await post(stack, report(1, [observed(id, { power: 'off', off_cause: 'guest', seen_generation: 1 })]))
+    expect((await stack.operation(start)).status).toBe('pending')
+    expect((await stack.operation(stop)).status).toBe('cancelled')
+    expect((await stack.get(id)).metadata.generation).toBe(3)
+  })
+
+  test('of another host about an instance change nothing', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    const before = await stack.get(id)
+    const foreign = report(1, [observed(id, { power: 'absent', restarts: 7 })])
+    const { status } = await post(stack, foreign, stack.otherHost.credential)
+    expect(status).toBe(204)
+    expect(await stack.get(id)).toEqual(before)
+    const console = { offset: 0, data: Buffer.from('forged\n').toString('base64') }
+    const path = `/v1/agent/instances/${id}/console-log`
+    expect((await stack.agentApi('POST', path, console, stack.otherHost.credential)).status).toBe(404)
+  })
+
+  test('of instances nobody knows are ignored', async () => {
+    await using stack = await startStack({ agent: false })
+    expect((await post(stack, report(1, [observed('inst-00000000000000000000')]))).status).toBe(204)
+    expect(await stack.list()).toEqual([])
+  })
+
+  test('that leave an instance out do not end it', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    await stack.stopAgent()
+    expect((await post(stack, report(1))).status).toBe(204)
+    expect((await stack.get(id)).status.state).toBe('running')
+  })
+
+  test('of absence free nothing while the instance is wanted', async () => {
+    await using stack = await startStack()
+    const { id, status } = await stack.createReady()
+    await stack.stopAgent()
+    await post(stack, report(1, [observed(id, { power: 'absent' })]))
+    const lost = await stack.get(id)
+    expect(lost.status).toMatchObject({ state: 'provisioning', private_ip: status.private_ip })
+    expect((await stack.hostDocument()).status.allocated.vcpus).toBe(1)
+  })
+
+  test('with fields that are not known, or wrong, are 422', async () => {
+    await using stack = await startStack({ agent: false })
+    for (const wrong of [
+      { ...report(1), extra: 1 },
+      { ...report(1), sequence: -1 },
+      { ...report(1), hypervisor: 'xen' },
+      report(1, [observed('inst-1')]),
+      report(1, [observed('inst-00000000000000000000', { restarts: 1.5 })]),
+    ]) {
+      expect((await post(stack, wrong)).status).toBe(422)
+    }
+  })
+})
+
+describe('the desired state', () => {
+  test('names what a host has to do, and only what is placed on it', async () => {
+    await using stack = await startStack()
+    await stack.ensureExamples()
+    const { id } = await stack.createReady({ ssh_key_ids: ['key-001'], subnet_id: 'subnet-def456' }, { name: 'web' })
+    const { body } = await stack.agentApi<Desired>('GET', '/v1/agent/desired?since=0')
+    expect(body.instances).toEqual([
+      {
+        id,
+        generation: 1,
+        power: 'running',
+        grace_seconds: 60,
+        reboots: { count: 0, grace_seconds: 60 },
+        hostname: 'web',
+        image_id: 'micro',
+        vcpus: 1,
+        memory_mb: 256,
+        disk_gb: 2,
+        vpc_id: 'vpc-abc123',
+        subnet_id: 'subnet-def456',
+        private_ip: '10.0.1.4',
+        mac: expect.stringMatching(/^06(:[0-9a-f]{2}){5}$/),
+        ssh_public_keys: [expect.stringMatching(/^ssh-ed25519 /)],
+        user_data: '',
+      },
+    ])
+    expect(body.networks).toEqual([
+      {
+        vpc_id: 'vpc-abc123',
+        cidr: '10.0.0.0/16',
+        subnets: [{ id: 'subnet-def456', cidr: '10.0.1.0/24', gateway: '10.0.1.1' }],
+      },
+    ])
+    expect(body.images.map((image) => image.id)).toEqual(['micro'])
+    const other = await stack.agentApi<Desired>(
+      'GET',
+      '/v1/agent/desired?since=0',
+      undefined,
+      stack.otherHost.credential,
+    )
+    expect(other.body.instances).toEqual([])
+  })
+
+  test('leaves out what was removed', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    await stack.ended(await stack.delete(id))
+    const { body } = await stack.agentApi<Desired>('GET', '/v1/agent/desired?since=0')
+    expect(body.instances).toEqual([])
+    expect(body.networks).toEqual([])
+  })
+
+  test('is told at once to a host whose revision is of a later life of the database', async () => {
+    await using stack = await startStack({ agent: false })
+    // as after a restore from a backup: the host has seen more than the server remembers
+    const asked = stack.agentApi<Desired>('GET', '/v1/agent/desired?since=1000000')
+    const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), 2000).unref())
+    expect((await Promise.race([asked, late]))?.status).toBe(200)
+  })
+})
