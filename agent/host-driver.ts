@@ -39,9 +39,9 @@ export interface HostDriver {
   /** Start the VMM; resolves once its CPUs run. Throws HostError when it does not come up, nothing of it left alive. */
   start(instance: DesiredInstance, nic: Nic, slot: number): Promise<Vmm>
   /** The VMM of an instance that runs already, or null. */
-  adopt(instanceId: string, slot: number): Promise<Vmm | null>
+  adopt(instanceId: string): Promise<Vmm | null>
   /** Leave nothing of an instance: process, tap, namespace when it was the last, disk, seed, logs, sockets. */
-  remove(instanceId: string, slot: number, vpcId: string): Promise<void>
+  remove(instanceId: string, vpcId: string): Promise<void>
 
   /** Serial output from a position in the log, at most `maxBytes`. */
   readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer>

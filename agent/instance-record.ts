@@ -20,7 +20,7 @@ export interface Nic {
 
 /**
  * What the agent knows of an instance, kept in the ledger: written before and after each act, so that an agent that was
- * killed at any line finds its way from here. `vmm` is a hint for adoption; the process itself is looked for anew.
+ * killed at any line finds its way from here. A VMM is not in it: the process is looked for anew.
  */
 export interface InstanceRecord {
   id: string

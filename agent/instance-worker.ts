@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Desired, DesiredInstance, DesiredNetwork, HostCondition, ObservedStep } from '@berth/contract/host.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { StepName } from '@berth/contract/operations.ts'
@@ -14,8 +15,8 @@ export const crashPolicy = {
   quickMs: 60_000,
   /** Quick deaths in a row after which the instance stays down. */
   maxQuickDeaths: 5,
+  /** Pause before the first restart; doubles with each quick death. */
   firstPauseMs: 1000,
-  maxPauseMs: 60_000,
 } as const
 
 /** A guest that is just starting may not hear the power button, so it is pressed again; milliseconds. */
@@ -39,15 +40,16 @@ export interface WorkerEnvironment {
 /** What an instance is to be, with what it refers to. */
 export interface Intent {
   instance: DesiredInstance
-  network: DesiredNetwork
-  image: CatalogueImage
+  /** null when the desired state does not describe it; then the instance cannot start, but it can stop and go. */
+  network: DesiredNetwork | null
+  image: CatalogueImage | null
 }
 
-/** The intent for an instance out of a whole desired state, or null when what it refers to is missing. */
-export function intentOf(desired: Desired, instance: DesiredInstance): Intent | null {
-  const network = desired.networks.find((candidate) => candidate.vpc_id === instance.vpc_id)
-  const image = desired.images.find((candidate) => candidate.id === instance.image_id)
-  return network === undefined || image === undefined ? null : { instance, network, image }
+/** The intent for an instance out of a whole desired state. */
+export function intentOf(desired: Desired, instance: DesiredInstance): Intent {
+  const network = desired.networks.find((candidate) => candidate.vpc_id === instance.vpc_id) ?? null
+  const image = desired.images.find((candidate) => candidate.id === instance.image_id) ?? null
+  return { instance, network, image }
 }
 
 /**
@@ -82,6 +84,7 @@ export class InstanceWorker {
     this.#serial = new SerialFollower(env.driver, record, {
       onKernel: () => this.#kernelSeen(),
       onReady: (marker) => this.#guestReady(marker),
+      onDropped: () => this.#save(),
     })
   }
 
@@ -93,6 +96,10 @@ export class InstanceWorker {
   /** Take a newer intent; what is being done for an older one is given up where that is possible. */
   setIntent(intent: Intent): void {
     const before = this.#intent.instance
+    if (JSON.stringify(before) === JSON.stringify(intent.instance)) {
+      this.#intent = intent
+      return
+    }
     this.#intent = intent
     if (before.power === 'running' && intent.instance.power !== 'running') this.#abort.abort()
     this.#nudge()
@@ -118,7 +125,7 @@ export class InstanceWorker {
   }
 
   async #run(): Promise<void> {
-    await this.#adopt()
+    await this.#adoptUntilKnown()
     while (!this.#stopped) {
       this.#dirty = false
       this.#notice()
@@ -137,10 +144,23 @@ export class InstanceWorker {
     }
   }
 
+  /** Nothing may be started before it is known whether a VMM runs already. */
+  async #adoptUntilKnown(): Promise<void> {
+    while (!this.#stopped) {
+      try {
+        return await this.#adopt()
+      } catch (error) {
+        this.#log.error({ err: error }, 'looking for a running VMM failed; it is tried again')
+        this.#dirty = false
+        await this.#pause(2000)
+      }
+    }
+  }
+
   async #adopt(): Promise<void> {
     const { record } = this
     if (record.power === 'absent') return
-    const vmm = await this.#env.driver.adopt(record.id, record.slot)
+    const vmm = await this.#env.driver.adopt(record.id)
     if (vmm !== null) {
       this.#log.info('adopted the running VMM')
       this.#follow(vmm)
@@ -152,7 +172,7 @@ export class InstanceWorker {
     }
     if (record.power === 'running') this.#lost(record.host_boot_id === this.#env.driver.hostBootId ? 'crash' : 'host')
     else if (record.power === 'shutting_down') this.#off('host')
-    else if (record.power === 'starting') this.#off(record.off_cause)
+    else if (record.power === 'starting') this.#off('host')
   }
 
   /** Take in what the VMM did since the last look. */
@@ -220,11 +240,13 @@ export class InstanceWorker {
   /** Image, disk, network, VMM. Gives up when the instance shall not run any more; reports when it cannot. */
   async #startInstance(): Promise<void> {
     const { record } = this
-    const { instance, image, network } = this.#intent
+    const { instance } = this.#intent
     const { driver, now } = this.#env
     this.#abort = new AbortController()
     const { signal } = this.#abort
     record.power = 'starting'
+    record.off_cause = ''
+    record.reboots = instance.reboots.count // a fresh boot is what every reboot asked for until now wanted
     record.timeline = { ...record.timeline }
     delete record.timeline.vmm_started_at
     delete record.timeline.kernel_at
@@ -232,6 +254,8 @@ export class InstanceWorker {
     this.#setCondition('Booted', 'unknown')
     this.#setCondition('GuestReady', 'unknown')
     try {
+      const image = described(this.#intent.image, 'image_not_available', `image ${instance.image_id}`)
+      const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
       await this.#step('image', 'ImageReady', signal, () =>
         driver.ensureImage(instance, image, { signal, onProgress: this.#env.reportProgress }),
       )
@@ -282,35 +306,35 @@ export class InstanceWorker {
         if (condition !== null) this.#setCondition(condition, 'true')
         return value
       } catch (error) {
-        const known = hostError(error)
+        const known = hostError(error, stepFailures[name] ?? 'vmm_start_failed')
         step.error = { code: known.code, message: known.message }
         const pauseMs = retryPausesMs[step.attempt - 1]
         if (signal.aborted || !known.tryAgain || pauseMs === undefined) {
           this.#endStep(step, 'failed')
           if (condition !== null) this.#setCondition(condition, 'false', known.code, known.message)
-          throw error
+          throw known
         }
         this.#log.warn({ err: error, step: name, attempt: step.attempt }, 'the step failed; it is tried again')
         this.#save()
-        this.#dirty = false
-        await this.#pause(pauseMs)
+        await delay(pauseMs, undefined, { signal }).catch(() => undefined) // what aborts it is looked at above
       }
     }
   }
 
-  /** Power button, then time for the guest, then the end of the process. Reads the grace anew: it may get shorter. */
+  /** Power button, then time for the guest, then the end of the process. */
   async #shutdown(): Promise<void> {
-    const graceSeconds = () => graceOf(this.#intent.instance)
+    let graceSeconds = graceOf(this.#intent.instance)
     const vmm = this.#vmm
     if (vmm === null) return
     const step = this.#beginStep('shutdown')
     step.attempt = 1
     this.record.power = 'shutting_down'
     this.#save()
-    if (graceSeconds() > 0) {
+    if (graceSeconds > 0) {
       const pressedAt = this.#env.now()
       while (!this.#stopped && !vmm.exited() && vmm.guestState() === 'running') {
-        const leftMs = pressedAt + graceSeconds() * 1000 - this.#env.now()
+        graceSeconds = Math.min(graceSeconds, graceOf(this.#intent.instance)) // a newer intent may only shorten it
+        const leftMs = pressedAt + graceSeconds * 1000 - this.#env.now()
         if (leftMs <= 0) break
         await vmm.powerButton().catch((error) => this.#log.warn({ err: error }, 'the power button did not work'))
         this.#dirty = false
@@ -342,7 +366,7 @@ export class InstanceWorker {
     this.#serial.stop()
     await this.#serial.settled()
     await this.#env.flushConsole(record.id)
-    await this.#env.driver.remove(record.id, record.slot, record.vpc_id)
+    await this.#env.driver.remove(record.id, record.vpc_id)
     this.#endStep(step, 'succeeded')
     record.netns = ''
     record.nic = null
@@ -396,8 +420,8 @@ export class InstanceWorker {
     if (cause === 'crash') {
       const lived = now() - (record.started_at ?? now())
       record.restarts++
-      record.quick_deaths = lived < crashPolicy.quickMs ? record.quick_deaths + 1 : 1
-      const pauseMs = Math.min(crashPolicy.firstPauseMs * 2 ** (record.quick_deaths - 1), crashPolicy.maxPauseMs)
+      record.quick_deaths = lived < crashPolicy.quickMs ? record.quick_deaths + 1 : 0
+      const pauseMs = crashPolicy.firstPauseMs * 2 ** Math.max(0, record.quick_deaths - 1)
       record.restart_not_before = now() + pauseMs
       this.#log.error({ restarts: record.restarts, pauseMs }, 'the VMM ended unexpectedly')
       if (record.quick_deaths >= crashPolicy.maxQuickDeaths) {
@@ -426,7 +450,7 @@ export class InstanceWorker {
 
   #giveUp(error: unknown): void {
     const { record } = this
-    const { code, message, retryable } = hostError(error)
+    const { code, message, retryable } = hostError(error, 'vmm_start_failed')
     this.#log.error({ err: error }, 'the instance cannot be started')
     record.failure = { code, message: message.slice(0, 8000), retryable }
     this.#off('host')
@@ -484,8 +508,20 @@ export class InstanceWorker {
   }
 }
 
-function hostError(error: unknown): HostError {
+function described<T>(part: T | null, code: string, what: string): T {
+  if (part !== null) return part
+  throw new HostError(code, `the server does not describe ${what}`, { retryable: true })
+}
+
+/** The code of a failure that says nothing itself, by the step it came from. */
+const stepFailures: Partial<Record<StepName, string>> = {
+  image: 'image_download_failed',
+  disk: 'disk_failed',
+  network: 'network_failed',
+}
+
+function hostError(error: unknown, code: string): HostError {
   if (error instanceof HostError) return error
   const message = error instanceof Error ? error.message : String(error)
-  return new HostError('vmm_start_failed', message, { cause: error, retryable: true, tryAgain: true })
+  return new HostError(code, message, { cause: error, retryable: true, tryAgain: true })
 }

@@ -77,7 +77,13 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
     }),
     repeat(log, ending.signal, 'report', async () => {
       await reports.pulled(heartbeatMs, ending.signal)
-      if (!ending.signal.aborted) await link.report(await observed())
+      if (ending.signal.aborted) return
+      try {
+        await link.report(await observed())
+      } catch (error) {
+        reports.pull() // what was not heard is said again as soon as the server is back
+        throw error
+      }
     }),
     forwarder.run(ending.signal),
   ]

@@ -73,10 +73,6 @@ export class Reconciler {
   #distribute(desired: Desired): void {
     for (const instance of desired.instances) {
       const intent = intentOf(desired, instance)
-      if (intent === null) {
-        this.#options.log.error({ instance: instance.id }, 'the desired state lacks its network or image')
-        continue
-      }
       const worker = this.#workers.get(instance.id)
       if (worker !== undefined) {
         worker.setIntent(intent)

@@ -6,6 +6,13 @@ import { type ReadyMarker, SerialScanner } from './ready-marker.ts'
 /** How often the log is looked at even if no notice of new output came, milliseconds. */
 const lookEveryMs = 2000
 
+export interface SerialEvents {
+  onKernel: () => void
+  onReady: (marker: ReadyMarker) => void
+  /** The front of the log was cut; the record says how much and wants to be saved. */
+  onDropped: () => void
+}
+
 /**
  * Reads the serial log of an instance as it grows: for the marks of a boot, from where that boot starts, and for the
  * server, from where it says it wants more. Positions are bytes since the instance was created.
@@ -13,7 +20,7 @@ const lookEveryMs = 2000
 export class SerialFollower {
   readonly #driver: HostDriver
   readonly #record: InstanceRecord
-  readonly #on: { onKernel: () => void; onReady: (marker: ReadyMarker) => void }
+  readonly #on: SerialEvents
   #scanner = new SerialScanner()
   #position: number
   #unwatch: (() => void) | null = null
@@ -21,11 +28,7 @@ export class SerialFollower {
   #reading: Promise<void> = Promise.resolve()
   #queued = false
 
-  constructor(
-    driver: HostDriver,
-    record: InstanceRecord,
-    on: { onKernel: () => void; onReady: (marker: ReadyMarker) => void },
-  ) {
+  constructor(driver: HostDriver, record: InstanceRecord, on: SerialEvents) {
     this.#driver = driver
     this.#record = record
     this.#on = on
@@ -84,6 +87,9 @@ export class SerialFollower {
       if (kernel) this.#on.onKernel()
       if (ready !== null) this.#on.onReady(ready)
     }
-    this.#record.serial_dropped += await this.#driver.trimSerial(this.#record.id)
+    const dropped = await this.#driver.trimSerial(this.#record.id)
+    if (dropped === 0) return
+    this.#record.serial_dropped += dropped
+    this.#on.onDropped()
   }
 }

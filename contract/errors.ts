@@ -3,6 +3,7 @@
  * HTTP status it is answered with.
  */
 export const errorCatalogue = {
+  invalid_request: { status: 400, title: 'This is not a valid HTTP request' },
   invalid_json: { status: 400, title: 'The body is not valid JSON' },
   invalid_path: { status: 400, title: 'The path is not valid' },
   invalid_query: { status: 400, title: 'A query parameter is not valid' },

@@ -33,7 +33,8 @@ export function instanceUuid(installation: string, instanceId: string): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-')
 }
 
-const firstVmUid = 1_900_000_000
+/** VMMs run under uids from here on. */
+export const firstVmUid = 1_900_000_000
 const uidsPerInstallation = 10_000
 const installationBlocks = 20_000
 
@@ -42,7 +43,7 @@ export const maxSlots = uidsPerInstallation
 
 /**
  * The uid and gid of the VMM in a slot (0 … maxSlots - 1). Each installation has a block of its own, chosen by its
- * id, so that two of them on one machine do not share a uid; all lie below 2^31 and have no passwd entry.
+ * id, so that two of them on one machine hardly ever share a uid; all lie below 2^31 and have no passwd entry.
  */
 export function vmUid(installation: string, slot: number): number {
   const block = createHash('sha256').update(`uid\0${installation}`).digest().readUInt32BE(0) % installationBlocks

@@ -30,5 +30,5 @@ export class ApiError extends Error {
 /** A body whose fields are at fault. */
 export function validationError(errors: readonly FieldError[]): ApiError {
   const summary = errors.map((error) => `${error.pointer}: ${error.message}`).join('; ')
-  return new ApiError('validation_failed', summary, { errors })
+  return new ApiError('validation_failed', summary.length > 1000 ? `${summary.slice(0, 1000)}…` : summary, { errors })
 }

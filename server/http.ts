@@ -1,8 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
 import { errorCatalogue } from '@berth/contract/errors.ts'
 import type { Problem } from '@berth/contract/problem.ts'
 import swagger from '@fastify/swagger'
 import Fastify, {
+  type ConnectionError,
   type FastifyBaseLogger,
   type FastifyError,
   type FastifyInstance,
@@ -27,9 +30,10 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
     bodyLimit: bodyLimitBytes,
     requestTimeout: 60_000,
     routerOptions: { maxParamLength: 512 },
-    genReqId: () => `req-${randomBytes(10).toString('hex')}`,
+    genReqId: newRequestId,
     frameworkErrors: (error, request, reply) => sendError(error, request, reply),
     forceCloseConnections: true,
+    clientErrorHandler: answerUnreadable,
   })
   useStrictValidation(app, named)
   for (const schema of named) app.addSchema(schema)
@@ -37,7 +41,7 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
   app.setErrorHandler((error: FastifyError, request, reply) => sendError(error, request, reply))
   app.setNotFoundHandler((request, reply) => {
     return sendError(
-      new ApiError('route_not_found', `There is no route ${request.method} ${request.url}.`),
+      new ApiError('route_not_found', `There is no route ${request.method} ${shorten(request.url)}.`),
       request,
       reply,
     )
@@ -66,16 +70,17 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
   return app
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
 /** Bodies are JSON or absent; an empty one is as good as none, also with a JSON content type. */
 function acceptOnlyJson(app: FastifyInstance): void {
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
-    const text = body.toString()
-    if (text.trim() === '') return done(null, undefined)
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
     try {
-      done(null, JSON.parse(text))
+      const text = utf8.decode(Buffer.from(body))
+      done(null, text.trim() === '' ? undefined : JSON.parse(text))
     } catch (error) {
-      const why = error instanceof Error ? error.message : 'unknown fault'
+      const why = error instanceof Error ? shorten(error.message) : 'unknown fault'
       done(new ApiError('invalid_json', `The body is not valid JSON: ${why}`))
     }
   })
@@ -113,9 +118,33 @@ function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply)
     .send(problemDocument(known, request.id))
 }
 
+/** What Node's parser could not read as a request still gets a problem document, and the connection ends. */
+function answerUnreadable(error: ConnectionError, socket: Socket): void {
+  if (!socket.writable) return
+  const tooLarge = error.code === 'HPE_HEADER_OVERFLOW'
+  const known = tooLarge
+    ? new ApiError('header_too_large', 'The request line and headers are too large.')
+    : new ApiError('invalid_request', 'This is not a valid HTTP request.')
+  const body = JSON.stringify(problemDocument(known, newRequestId()))
+  const head = [
+    `HTTP/1.1 ${known.status} ${STATUS_CODES[known.status]}`,
+    'content-type: application/problem+json',
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close',
+  ]
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+}
+
+const newRequestId = () => `req-${randomBytes(10).toString('hex')}`
+
+/** Words of the caller are repeated only so far. */
+function shorten(text: string): string {
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text
+}
+
 function problemDocument(error: ApiError, requestId: string): Problem {
   return {
-    type: `/docs/errors#${error.code}`,
+    type: `urn:berth:problem:${error.code}`,
     title: errorCatalogue[error.code].title,
     status: error.status,
     detail: error.message,

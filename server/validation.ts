@@ -45,14 +45,21 @@ function bodyErrors(faults: readonly ErrorObject[]): FieldError[] {
   return errors.slice(0, 100)
 }
 
+/** Names a caller made up are repeated only so far, characters. */
+const longestName = 128
+
 function fieldError(fault: ErrorObject): FieldError {
-  const { keyword, params, instancePath } = fault
+  const { keyword, params } = fault
+  const instancePath = fault.instancePath.slice(0, 4 * longestName)
   switch (keyword) {
     case 'required':
       return { pointer: `${instancePath}/${escapePointer(String(params.missingProperty))}`, message: 'is required' }
     case 'additionalProperties': {
       const name = String(params.additionalProperty)
-      return { pointer: `${instancePath}/${escapePointer(name)}`, message: unknownField(name, knownFields(fault)) }
+      return {
+        pointer: `${instancePath}/${escapePointer(name.slice(0, longestName))}`,
+        message: unknownField(name, knownFields(fault)),
+      }
     }
     case 'enum':
       return { pointer: instancePath, message: `must be one of ${[params.allowedValues].flat().join(', ')}` }

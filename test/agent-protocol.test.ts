@@ -1,4 +1,5 @@
 import type { Desired, Observed, ObservedInstance } from '@berth/contract/host.ts'
+import type { Instance } from '@berth/contract/instances.ts'
 import { describe, expect, test } from 'vitest'
 import { type Stack, startStack } from './stack.ts'
 
@@ -143,6 +144,22 @@ describe('reports', () => {
     const lost = await stack.get(id)
     expect(lost.status).toMatchObject({ state: 'provisioning', private_ip: status.private_ip })
     expect((await stack.hostDocument()).status.allocated.vcpus).toBe(1)
+  })
+
+  test('of a first boot that failed make ready impossible, and say why', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    await stack.stopAgent()
+    const unknown = { status: 'unknown', reason: '', message: '', at: 0 } as const
+    await post(stack, report(1, [observed(id, { conditions: { GuestReady: unknown } })], Date.now() + 60_000))
+    const waiting = stack.api<Instance>('GET', `/v1/instances/${id}?wait_for=ready&timeout=10`)
+    const failed = { status: 'false', reason: 'user_data_failed', message: 'exit code 3', at: 0 } as const
+    await post(stack, report(2, [observed(id, { conditions: { GuestReady: failed } })], Date.now() + 120_000))
+    const { headers, body } = await waiting
+    expect(headers['berth-wait']).toBe('impossible')
+    expect(body.status.state).toBe('running')
+    expect(body.status.conditions.at(-1)).toMatchObject({ type: 'GuestReady', status: 'false', message: 'exit code 3' })
+    expect((await stack.operation(body.operation_id)).status).toBe('succeeded')
   })
 
   test('with fields that are not known, or wrong, are 422', async () => {

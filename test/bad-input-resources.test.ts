@@ -83,6 +83,17 @@ describe('SSH keys', () => {
     expect((await stack.api('DELETE', `/v1/ssh-keys/${key.id}`)).status).toBe(404)
   })
 
+  test('one that a live instance was made with cannot be deleted, one that only a terminated has can', async () => {
+    await stack.api('POST', '/v1/ssh-keys', { id: 'key-used', spec: { public_key: testPublicKey } })
+    const { id } = await stack.create({ ssh_key_ids: ['key-used'] })
+    const used = await stack.api('DELETE', '/v1/ssh-keys/key-used')
+    expect({ status: used.status, code: used.body.code }).toEqual({ status: 409, code: 'in_use' })
+    expect(used.body.detail).toContain(id)
+    await stack.delete(id)
+    expect((await stack.api('DELETE', '/v1/ssh-keys/key-used')).status).toBe(204)
+    expect((await stack.get(id)).spec.ssh_key_ids).toEqual(['key-used'])
+  })
+
   test('bytes that are no UTF-8 are not stored as something else', async () => {
     const [before, after] = JSON.stringify({ id: 'key-latin1', spec: { public_key: `${testPublicKey}#` } }).split('#')
     const body = Buffer.concat([Buffer.from(before ?? ''), Buffer.from([0xe9]), Buffer.from(after ?? '')])

@@ -269,6 +269,26 @@ describe('changes of mind', () => {
     await stack.reach(id, 'ready')
   })
 
+  test('a reboot that a stop replaced is not carried out at the next start', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    await stack.stopAgent()
+    const reboot = await stack.act(id, 'reboot')
+    const stop = await stack.act(id, 'stop')
+    stack.startAgent()
+    await stack.ended(stop)
+    expect(await stack.operation(reboot)).toMatchObject({ status: 'cancelled' })
+    await stack.ended(await stack.act(id, 'start'))
+    // the host says so once nothing is left to do
+    await until(
+      () => stack.get(id),
+      ({ metadata, status }) => status.observed_generation === metadata.generation,
+    )
+    await stack.ended(await stack.delete(id))
+    const { text } = await stack.api('GET', `/v1/instances/${id}/console-log`)
+    expect(text.match(/Linux version/g)).toHaveLength(2) // the create and the start
+  })
+
   test('many changes of mind at once end as the last one says, and every operation ends', async () => {
     await using stack = await startStack()
     const { id } = await stack.createReady()
@@ -282,5 +302,31 @@ describe('changes of mind', () => {
     for (const operation of ended) expect(['succeeded', 'cancelled']).toContain(operation.status)
     expect((await stack.get(id)).status.state).toBe('stopped')
     expect(stack.host.vmmOf(id)).toBeNull()
+  })
+
+  test('a start that fails for good leaves the instance stopped with the cause, to be started again', async () => {
+    await using stack = await startStack()
+    const { id, status } = await stack.createReady()
+    await stack.ended(await stack.act(id, 'stop'))
+    stack.host.failNext('network', new HostError('network_failed', 'no nft', { retryable: true }))
+    const failed = await stack.ended(await stack.act(id, 'start'))
+    expect(failed).toMatchObject({ status: 'failed', error: { code: 'network_failed', message: 'no nft' } })
+    expect(failed.steps.find((step) => step.name === 'network')).toMatchObject({ status: 'failed' })
+    const stopped = await stack.reach(id, 'stopped')
+    expect(stopped.status).toMatchObject({ reason: 'network_failed', private_ip: status.private_ip })
+    expect(await stack.ended(await stack.act(id, 'start'))).toMatchObject({ status: 'succeeded' })
+    expect((await stack.reach(id, 'ready')).status.reason).toBe('')
+  })
+
+  test('of equal requests at the same time all are accepted, and the instance ends as they say', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    const all = <T>(ask: () => Promise<T>) => Promise.all(Array.from({ length: 10 }, ask))
+    const stops = await all(() => stack.act(id, 'stop'))
+    for (const op of stops) expect(await stack.ended(op)).toMatchObject({ status: 'succeeded' })
+    const starts = await all(() => stack.act(id, 'start'))
+    for (const op of starts) expect(await stack.ended(op)).toMatchObject({ status: 'succeeded' })
+    expect((await stack.reach(id, 'ready')).metadata.generation).toBe(3)
+    expect(new Set(await all(() => stack.delete(id))).size).toBe(1)
   })
 })

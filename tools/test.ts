@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { missingPackages, runtimePackages } from '../bin/host-packages.ts'
 
 /**
- * Run every test and end with the line `N passed, N failed`: first those that need nothing, then those that run real
+ * Run every test and end with the line `N passed, N failed`: first the checks of the tree, then the tests that need nothing, then those that run real
  * machines, in a namespace of their own that stands for a host.
  */
 const root = join(import.meta.dirname, '..')
@@ -14,6 +14,10 @@ const results = mkdtempSync(join(tmpdir(), 'berth-test-'))
 const totals = { passed: 0, failed: 0, skipped: 0 }
 
 try {
+  check('formatting and lint', ['biome', 'check', '.'])
+  check('types', ['tsc', '--noEmit'])
+  check('unused code', ['knip', '--no-config-hints'])
+  check('generated files', ['node', 'tools/gen.ts', '--check'])
   run('unit and system tests', [process.execPath, vitest, 'run'])
   const reason = await cannotRunMachines()
   if (reason === null) {
@@ -27,6 +31,17 @@ try {
   process.exitCode = totals.failed > 0 || totals.passed === 0 ? 1 : 0
 } finally {
   rmSync(results, { recursive: true, force: true })
+}
+
+/** A check of the tree itself counts as one test. */
+function check(title: string, argv: readonly [string, ...string[]]): void {
+  const [command, ...args] = argv
+  const options = { cwd: root, encoding: 'utf8' as const }
+  const { status, stdout, stderr } = spawnSync(join(root, 'node_modules/.bin', command), args, options)
+  console.log(`${status === 0 ? 'ok' : 'FAILED'}: ${title} (${argv.join(' ')})`)
+  if (status !== 0) console.log(`${stdout}${stderr}`)
+  if (status === 0) totals.passed++
+  else totals.failed++
 }
 
 function run(title: string, argv: readonly string[]): void {

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { expect, test } from 'vitest'
 import { expectGolden } from '../../test/golden.ts'
 import type { Nic } from '../instance-record.ts'
@@ -38,5 +39,14 @@ test('every base chain drops by default, and everything is flushed before it is 
   for (const set of text.matchAll(/^add element (\S+ \S+ \S+) /gm)) {
     expect(text.search(new RegExp(`^flush (set|map) ${set[1]}$`, 'm'))).toBeLessThan(set.index)
     expect(text.search(new RegExp(`^flush (set|map) ${set[1]}$`, 'm'))).toBeGreaterThan(0)
+  }
+})
+
+const nft = (ruleset: string) =>
+  spawnSync('unshare', ['--net', 'nft', '-c', '-f', '-'], { input: ruleset, encoding: 'utf8' })
+
+test.skipIf(nft('').status !== 0)('nft reads it', () => {
+  for (const cards of [[], [nic(1)], [nic(1), nic(2), nic(3)]]) {
+    expect(nft(renderRuleset(cards))).toMatchObject({ status: 0, stderr: '' })
   }
 })

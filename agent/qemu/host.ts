@@ -3,7 +3,7 @@ import { chmod, mkdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
-import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
+import { firstVmUid, instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 import { Address4 } from 'ip-address'
@@ -15,7 +15,7 @@ import { imagePath } from '../image-files.ts'
 import type { ImageStore } from '../image-store.ts'
 import type { Nic } from '../instance-record.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
-import { killProcess, listProcessesOfUid } from '../process.ts'
+import { killProcess, listProcesses } from '../process.ts'
 import { renderSeed, renderVendorData, writeSeed } from '../seed.ts'
 import { type Accelerator, chooseAccelerator } from './accelerator.ts'
 import { runtimePaths } from './argv.ts'
@@ -179,10 +179,9 @@ export class QemuHost implements HostDriver {
     })
   }
 
-  /** Found by its uid, not by a noted pid: an agent that was killed right after the start has noted none. */
-  async adopt(instanceId: string, slot: number): Promise<Vmm | null> {
+  async adopt(instanceId: string): Promise<Vmm | null> {
     const uuid = instanceUuid(this.#options.installation, instanceId)
-    for (const process of await listProcessesOfUid(this.#uid(slot))) {
+    for (const process of await this.#processesOf(instanceId)) {
       try {
         return await QemuVmm.attach(process, runtimePaths(this.#runtimeOf(instanceId)).qmp, uuid, adoptMs)
       } catch (error) {
@@ -193,8 +192,8 @@ export class QemuHost implements HostDriver {
     return null
   }
 
-  async remove(instanceId: string, slot: number, vpcId: string): Promise<void> {
-    for (const process of await listProcessesOfUid(this.#uid(slot))) await killProcess(process)
+  async remove(instanceId: string, vpcId: string): Promise<void> {
+    for (const process of await this.#processesOf(instanceId)) await killProcess(process)
     await this.#networks.detach(vpcId, tapName(this.#options.installation, instanceId))
     await rm(this.#runtimeOf(instanceId), { recursive: true, force: true })
     await rm(this.#directoryOf(instanceId), { recursive: true, force: true })
@@ -215,6 +214,14 @@ export class QemuHost implements HostDriver {
   async close(): Promise<void> {
     this.#imageWatcher?.close()
     await this.#options.images.close()
+  }
+
+  /**
+   * The VMM of an instance is found by the UUID on its command line, not by a noted pid (an agent that was killed right
+   * after the start has noted none) nor by its uid alone (another installation may have the same).
+   */
+  #processesOf(instanceId: string) {
+    return listProcesses(firstVmUid, ['-uuid', instanceUuid(this.#options.installation, instanceId)])
   }
 
   #directoryOf(instanceId: string): string {

@@ -41,19 +41,31 @@ export function chooseHost(hosts: readonly { host: StoredHost; ready: boolean }[
 /** Give waiting instances their hosts, oldest first; room is reserved by a conditional update in the same transaction. */
 export function placementPass(ctx: Context): ControllerPass {
   return async () => {
-    if ((await listUnplacedInstances(ctx.store.read, 1)).length === 0) return null
-    const { placed, waiting, abandoned } = await ctx.store.write((tx) => placeBatch(ctx, tx))
-    if (placed === 0 && abandoned === 0) return null
-    return `placed ${placed}, gave up ${abandoned}, ${waiting} wait for room`
+    const counts = { placed: 0, waiting: 0, abandoned: 0 }
+    let after = ''
+    for (;;) {
+      const [next] = await listUnplacedInstances(ctx.store.read, after, 1)
+      if (next === undefined) break
+      after = await ctx.store.write((tx) => placeBatch(ctx, tx, after, counts))
+    }
+    if (counts.placed === 0 && counts.abandoned === 0) return null
+    return `placed ${counts.placed}, gave up ${counts.abandoned}, ${counts.waiting} wait for room`
   }
 }
 
-async function placeBatch(ctx: Context, tx: Transaction) {
-  const counts = { placed: 0, waiting: 0, abandoned: 0 }
+interface Counts {
+  placed: number
+  waiting: number
+  abandoned: number
+}
+
+/** Go through the instances behind an id, one batch of them; gives the id to go on behind. */
+async function placeBatch(ctx: Context, tx: Transaction, after: string, counts: Counts): Promise<string> {
   const known = (await listHosts(tx.db)).filter((host) => host.last_seen_at > 0)
   const hosts = known.map((host) => ({ host, ready: isReady(ctx, host) }))
   const woken = new Set<string>()
-  for (const instance of await listUnplacedInstances(tx.db, batchSize)) {
+  const batch = await listUnplacedInstances(tx.db, after, batchSize)
+  for (const instance of batch) {
     const host = chooseHost(hosts, instance)
     if (host !== null && (await reserve(tx, host.id, instance))) {
       await place(ctx, tx, instance, host)
@@ -69,7 +81,7 @@ async function placeBatch(ctx: Context, tx: Transaction) {
     }
   }
   for (const hostId of woken) await touchHost(tx, hostId)
-  return counts
+  return batch.at(-1)?.id ?? after
 }
 
 async function place(ctx: Context, tx: Transaction, instance: StoredInstance, host: StoredHost): Promise<void> {
@@ -96,5 +108,5 @@ function explain(hosts: readonly { host: StoredHost; ready: boolean }[], size: S
     if (why !== null) counts.set(why, (counts.get(why) ?? 0) + 1)
   }
   const reasons = [...counts].map(([why, count]) => `${why}: ${count}`)
-  return `${hosts.length} hosts refused (${reasons.join(', ')}).`
+  return `${hosts.length} ${hosts.length === 1 ? 'host' : 'hosts'} refused (${reasons.join(', ')}).`
 }

@@ -11,7 +11,7 @@ import { waitForChange } from '../waiting.ts'
 import { gatewayOf } from './cidr.ts'
 import { findKnownImage } from './images.ts'
 
-/** What a host should have, once its revision is above `since`; null when nothing changed within `holdMs`. */
+/** What a host should have, once its revision is another than `since`; null when nothing changed within `holdMs`. */
 export async function readDesired(
   ctx: Context,
   hostId: string,
@@ -21,9 +21,9 @@ export async function readDesired(
     timeoutMs: wait.holdMs,
     signal: wait.signal,
     read: async (db) => (await getHost(db, hostId)).desired_revision,
-    done: (current) => current > wait.since,
+    done: (current) => current !== wait.since, // lower, too: the database may have been restored
   })
-  return revision > wait.since ? snapshot(ctx, ctx.store.read, hostId, revision) : null
+  return revision !== wait.since ? snapshot(ctx, ctx.store.read, hostId, revision) : null
 }
 
 /** Reads after the revision was read, so it may be newer than its number says and is then sent once more. */
@@ -76,7 +76,7 @@ async function desiredNetworks(db: Reader, vpcIds: ReadonlySet<string>): Promise
 async function desiredImages(ctx: Context, db: Reader, ids: ReadonlySet<string>): Promise<CatalogueImage[]> {
   const images: CatalogueImage[] = []
   for (const id of ids) {
-    const image = ctx.images.get(id) ?? (await findKnownImage(ctx, db, id))
+    const image = await findKnownImage(ctx, db, id)
     if (image !== null) images.push(image)
   }
   return images

@@ -11,7 +11,7 @@ import type { Reader } from '../store/store.ts'
  */
 export async function findKnownImage(ctx: Context, db: Reader, id: string): Promise<CatalogueImage | null> {
   for (const reported of await reportedImages(db)) {
-    if (reported.id === id && reported.image !== null) return fromHost(reported.image)
+    if (reported.id === id && reported.image !== null) return fromHost(reported.image, ctx.images.get(id))
   }
   return ctx.images.get(id) ?? null
 }

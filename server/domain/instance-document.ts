@@ -25,7 +25,7 @@ export function instanceDocument(instance: StoredInstance): Instance {
     status: {
       state,
       host_id: instance.host_id ?? '',
-      private_ip: placed ? instance.private_ip : '',
+      private_ip: placed && instance.terminated_at === null ? instance.private_ip : '', // a tombstone holds none
       public_ip: '',
       reason: instance.reason,
       message: instance.message,

@@ -18,7 +18,7 @@ import { endOperation, failure } from './operations.ts'
  * | running | failure, later                      | operation fails, desired = stopped with the cause              |
  * | running | off, by the guest                   | create, start succeed (it ran); desired = stopped              |
  * | running | running                             | create and start succeed; reboot when its count is reached     |
- * | stopped | off                                 | stop succeeds                                                  |
+ * | stopped | off, or never placed                | stop succeeds                                                  |
  * | deleted | absent (or never placed)            | terminated: address, reservation freed; delete succeeds        |
  */
 export interface Settlement {
@@ -35,6 +35,10 @@ export function decideSettlement(instance: StoredInstance, operation: StoredOper
   if (instance.desired === 'deleted') {
     if (!absent) return { intent: null, operation: progressed, terminated: false }
     return { intent: null, operation: progressed && endOperation(progressed, 'succeeded', now), terminated: true }
+  }
+  const idle = instance.desired === 'stopped' && instance.host_id === null
+  if (idle && progressed?.type === 'instance.stop') {
+    return { intent: null, operation: endOperation(progressed, 'succeeded', now), terminated: false }
   }
   if (report === null || report.seen_generation !== instance.generation) {
     return { intent: null, operation: progressed, terminated: false }

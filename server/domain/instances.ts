@@ -204,7 +204,10 @@ export async function readInstance(
 /** Whether a waiter can be answered: null while the target may still come. */
 function waitOutcome(instance: StoredInstance, target: WaitTarget): 'reached' | 'impossible' | null {
   const state = stateOf(instance)
-  const guest = instance.report?.conditions.GuestReady?.status
+  const { report } = instance
+  // what the host said before it saw this intent is about the boot before
+  const current = report?.seen_generation === instance.generation && report.reboots >= instance.reboots
+  const guest = report?.conditions.GuestReady?.status
   switch (target) {
     case 'terminated':
       return state === 'terminated' ? 'reached' : null
@@ -212,11 +215,11 @@ function waitOutcome(instance: StoredInstance, target: WaitTarget): 'reached' | 
       if (state === 'stopped') return 'reached'
       return instance.desired === 'deleted' ? 'impossible' : null
     case 'running':
-      if (state === 'running') return 'reached'
-      return instance.desired === 'running' ? null : 'impossible'
+      if (instance.desired !== 'running') return 'impossible'
+      return state === 'running' && current ? 'reached' : null
     case 'ready':
       if (instance.desired !== 'running') return 'impossible'
-      if (state !== 'running') return null
+      if (state !== 'running' || !current) return null
       if (guest === 'true') return 'reached'
       return guest === 'false' ? 'impossible' : null
   }
@@ -286,7 +289,7 @@ async function changePower(
     type,
     resourceId: instance.id,
     generation,
-    graceSeconds: grace,
+    graceSeconds: type === 'instance.start' ? 0 : grace,
   })
   if (!changes) {
     await updateLatestOperation(tx, instance, operation.id)

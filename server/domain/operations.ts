@@ -23,7 +23,7 @@ import { waitForChange } from '../waiting.ts'
 /** The steps each type of operation goes through, in order. */
 const stepsOf = {
   'instance.create': ['schedule', 'image', 'disk', 'network', 'boot'],
-  'instance.start': ['disk', 'network', 'boot'],
+  'instance.start': ['image', 'disk', 'network', 'boot'],
   'instance.stop': ['shutdown'],
   'instance.reboot': ['shutdown', 'boot'],
   'instance.delete': ['shutdown', 'clean-up'],

@@ -70,19 +70,39 @@ export async function deleteSshKey(ctx: Context, id: string): Promise<void> {
  */
 export function parsePublicKey(line: string): { fingerprint: string } | { fault: string } {
   if (line.includes('PRIVATE KEY')) return { fault: 'is a private key; give the .pub file' }
-  if (/\p{Cc}/u.test(line)) return { fault: 'must be a single line without control characters' }
+  if (/[\p{Cc}\p{Zl}\p{Zp}]/u.test(line)) return { fault: 'must be a single line without control characters' }
   const [type = '', base64 = ''] = line.split(/ +/)
   if (!acceptedTypes.has(type)) return { fault: `must start with one of ${[...acceptedTypes].join(', ')}` }
   const blob = Buffer.from(base64, 'base64')
   if (blob.toString('base64').replace(/=+$/, '') !== base64.replace(/=+$/, '')) return { fault: 'is not valid base64' }
-  if (
-    blob.length < 32 ||
-    blob.readUInt32BE(0) !== type.length ||
-    blob.toString('latin1', 4, 4 + type.length) !== type
-  ) {
-    return { fault: `does not hold a key of type ${type}` }
+  const fields = readFields(blob)
+  if (fields === null || fields[0]?.toString('latin1') !== type || !fieldsFit(type, fields)) {
+    return { fault: `does not hold a whole key of type ${type}` }
   }
   return { fingerprint: `SHA256:${createHash('sha256').update(blob).digest('base64').replace(/=+$/, '')}` }
+}
+
+/** The length-prefixed strings a blob consists of (RFC 4251, section 5), or null when it does not end with one. */
+function readFields(blob: Buffer): Buffer[] | null {
+  const fields: Buffer[] = []
+  let position = 0
+  while (position < blob.length) {
+    if (position + 4 > blob.length) return null
+    const end = position + 4 + blob.readUInt32BE(position)
+    if (end > blob.length) return null
+    fields.push(blob.subarray(position + 4, end))
+    position = end
+  }
+  return fields
+}
+
+/** Number of strings in a blob by type: RFC 4253 6.6, RFC 5656 3.1, RFC 8709 4, OpenSSH's PROTOCOL.u2f. */
+function fieldsFit(type: string, fields: readonly Buffer[]): boolean {
+  const key = fields[1]
+  if (key === undefined || fields.some((field) => field.length === 0)) return false
+  if (type === 'ssh-ed25519') return fields.length === 2 && key.length === 32
+  if (type === 'sk-ssh-ed25519@openssh.com') return fields.length === 3 && key.length === 32
+  return fields.length === (type.startsWith('sk-') ? 4 : 3)
 }
 
 function document(key: StoredSshKey): SshKey {

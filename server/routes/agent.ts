@@ -18,10 +18,15 @@ const observedLimitBytes = 64 * 1024 * 1024
 /** /v1/agent: what hosts say to the server, each with its own credential. Not part of the public document. */
 export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCredential[]): void {
   const authenticate = hostAuthenticator(credentials)
+  // before the body is read: a stranger's is not worth looking at
+  const onRequest = async (request: FastifyRequest) => {
+    authenticate(request)
+  }
 
   api.get(
     '/v1/agent/desired',
     {
+      onRequest,
       schema: {
         hide: true,
         querystring: Type.Object({ since: Type.Integer({ minimum: 0 }) }),
@@ -38,7 +43,7 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
 
   api.post(
     '/v1/agent/observed',
-    { bodyLimit: observedLimitBytes, schema: { hide: true, body: Observed } },
+    { onRequest, bodyLimit: observedLimitBytes, schema: { hide: true, body: Observed } },
     async (request, reply) => {
       await recordObserved(ctx, authenticate(request), request.body)
       return reply.code(204).send()
@@ -48,6 +53,7 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
   api.post(
     '/v1/agent/instances/:id/console-log',
     {
+      onRequest,
       schema: {
         hide: true,
         params: Type.Object({ id: Type.String({ pattern: pathIdPattern }) }),

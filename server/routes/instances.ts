@@ -117,12 +117,15 @@ export function instanceRoutes(api: Api, ctx: Context): void {
     api.post(
       `/v1/instances/:id/${action}`,
       {
+        preValidation: async (request) => {
+          request.body ??= {} // the body of an action may be absent or empty
+        },
         schema: {
           operationId: `${action}Instance`,
           summary: `${action.charAt(0).toUpperCase()}${action.slice(1)} an instance`,
           tags,
           params: Params,
-          body: Type.Optional(ref(action === 'start' ? StartBody : PowerActionBody)),
+          body: ref(action === 'start' ? StartBody : PowerActionBody),
           response: {
             202: ref(Accepted),
             ...problems(
@@ -138,7 +141,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         },
       },
       async (request, reply) => {
-        const id = await actOnInstance(ctx, request.params.id, action, request.body ?? {})
+        const id = await actOnInstance(ctx, request.params.id, action, request.body)
         return reply.code(202).send({ operation_id: id })
       },
     )

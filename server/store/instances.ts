@@ -56,14 +56,15 @@ export async function listInstancesOfHost(db: Reader, hostId: string): Promise<S
   return rows.map(parse)
 }
 
-/** Instances that wait for a host, oldest first. */
-export async function listUnplacedInstances(db: Reader, limit: number): Promise<StoredInstance[]> {
+/** Instances that wait for a host, oldest first, behind an id. */
+export async function listUnplacedInstances(db: Reader, after: string, limit: number): Promise<StoredInstance[]> {
   const rows = await db
     .selectFrom('instances')
     .selectAll()
     .where('host_id', 'is', null)
     .where('terminated_at', 'is', null)
     .where('desired', '!=', 'deleted')
+    .where('id', '>', after)
     .orderBy('id')
     .limit(limit)
     .execute()

@@ -19,7 +19,10 @@ export interface Database {
   console_chunks: ConsoleChunkRow
 }
 
-/** A host: `allocated_*` are reservations of the placement controller, never above capacity (CHECK). */
+/**
+ * A host: `allocated_*` are reservations of the placement controller, raised only by a conditional update that keeps
+ * them within capacity. (No CHECK: a host may report less capacity than it has given away.)
+ */
 export interface HostRow {
   id: string
   name: string
