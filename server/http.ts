@@ -14,7 +14,7 @@ import Fastify, {
 } from 'fastify'
 import type { Logger } from 'pino'
 import { ApiError } from './api-error.ts'
-import { isStorageFull } from './store/store.ts'
+import { isStorageBusy, isStorageFull } from './store/store.ts'
 import { requestError, useStrictValidation } from './validation.ts'
 
 /** Largest body, bytes. The largest useful one carries 64 KiB of user data. */
@@ -159,6 +159,9 @@ function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error
   if (isStorageFull(error)) {
     return new ApiError('storage_full', 'The disk that holds the state is full; nothing was changed.', { cause: error })
+  }
+  if (isStorageBusy(error)) {
+    return new ApiError('unavailable', 'The database is busy; nothing was changed.', { cause: error })
   }
   if (!(error instanceof Error)) return new ApiError('internal', 'The server failed.', { cause: error })
   const { validation, validationContext, code, statusCode } = error as Partial<FastifyError>

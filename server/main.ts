@@ -37,12 +37,10 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
     images: new Map(config.images.map((image) => [image.id, image])),
     instanceTypes: new Map(config.instanceTypes.map((type) => [type.id, type])),
   }
-  await registerHosts(
-    ctx,
-    config.hosts.map((host) => host.hostId),
-  )
-  const app = await buildApi(ctx, config.hosts)
-  await app.listen({ host: config.listen.host, port: config.listen.port })
+  const app = await openHttp(ctx, config).catch(async (error) => {
+    await store.close()
+    throw error
+  })
 
   const period = ctx.settings.controllerPeriodMs
   const controllers: Controller[] = [
@@ -63,5 +61,21 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
       await app.close()
       await store.close()
     },
+  }
+}
+
+async function openHttp(ctx: Context, config: ServerConfig) {
+  await registerHosts(
+    ctx,
+    config.hosts.map((host) => host.hostId),
+  )
+  const app = await buildApi(ctx, config.hosts)
+  try {
+    await app.listen({ host: config.listen.host, port: config.listen.port })
+    return app
+  } catch (error) {
+    await app.close()
+    const { host, port } = config.listen
+    throw new Error(`cannot listen on ${host}:${port}; is another server running there?`, { cause: error })
   }
 }

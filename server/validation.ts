@@ -31,18 +31,22 @@ export function requestError(part: string | undefined, faults: readonly ErrorObj
   return new ApiError(code, details.join('; '))
 }
 
+/** Faults that are named in one answer. */
+const mostErrors = 100
+
 /** Ajv's faults as pointers to the very field, the duplicates of union branches left out. */
 function bodyErrors(faults: readonly ErrorObject[]): FieldError[] {
   const seen = new Set<string>()
   const errors: FieldError[] = []
   for (const fault of faults) {
+    if (errors.length === mostErrors) break
     if (fault.keyword === 'if' || fault.keyword === 'propertyNames') continue
     const error = fieldError(fault)
     const key = `${error.pointer}\0${error.message}`
     if (!seen.has(key)) errors.push(error)
     seen.add(key)
   }
-  return errors.slice(0, 100)
+  return errors
 }
 
 /** Names a caller made up are repeated only so far, characters. */

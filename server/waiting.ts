@@ -25,6 +25,8 @@ export async function waitForChange<T>(store: Store, ids: readonly string[], wai
     }
   })
   const end = AbortSignal.any([wait.signal, AbortSignal.timeout(wait.timeoutMs)])
+  const onEnd = () => wake()
+  end.addEventListener('abort', onEnd)
   try {
     for (;;) {
       dirty = false
@@ -33,12 +35,12 @@ export async function waitForChange<T>(store: Store, ids: readonly string[], wai
       if (!dirty) {
         await new Promise<void>((resolve) => {
           wake = resolve
-          end.addEventListener('abort', () => resolve(), { once: true })
         })
       }
       if (!dirty) return current // the time is over or the caller has gone, and nothing has changed
     }
   } finally {
+    end.removeEventListener('abort', onEnd)
     stop()
   }
 }

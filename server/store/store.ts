@@ -105,8 +105,19 @@ export class Store {
       for (const write of batch) write.reject(error)
       return
     }
-    if (changed.size > 0) for (const listener of [...this.#listeners]) listener(changed)
+    if (changed.size > 0) this.#announce(changed)
     for (const answer of answers) answer()
+  }
+
+  /** What is committed is committed: a listener that fails harms neither the callers nor the other listeners. */
+  #announce(changed: ReadonlySet<string>): void {
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(changed)
+      } catch (error) {
+        process.emitWarning(error instanceof Error ? error : String(error))
+      }
+    }
   }
 
   /** Gives the function that answers the caller once the commit is done. Throws only when the transaction is lost. */
@@ -128,6 +139,12 @@ export class Store {
       return () => write.reject(error)
     }
   }
+}
+
+/** Whether an error says that another process holds the database; it passes. */
+export function isStorageBusy(error: unknown): boolean {
+  const code = error instanceof Error ? Reflect.get(error, 'code') : undefined
+  return code === 'SQLITE_BUSY' || code === 'SQLITE_LOCKED'
 }
 
 /** Whether an error is the database's word that the disk is full. */
