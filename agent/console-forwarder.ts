@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { consoleLogKeptBytes } from '@berth/contract/host.ts'
 import type { Logger } from 'pino'
 import type { InstanceWorker } from './instance-worker.ts'
 import type { ServerLink } from './server-link.ts'
@@ -49,6 +50,8 @@ export class ConsoleForwarder {
     if (worker === undefined || worker.record.power === 'absent') return
     let position = this.#positions.get(id)
     if (position === undefined) position = await this.#link.console(id, 0, Buffer.alloc(0))
+    // a guest that floods its serial line is not followed byte by byte: the server keeps only the end
+    position = Math.max(position, worker.serial.end - consoleLogKeptBytes)
     for (;;) {
       this.#positions.set(id, position)
       const { offset, data } = await worker.serial.read(position)

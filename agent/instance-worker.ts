@@ -410,6 +410,7 @@ export class InstanceWorker {
     } else {
       this.#setCondition('GuestReady', 'true', userData === 'ok' ? 'user_data_ok' : '')
     }
+    void this.#env.flushConsole(record.id) // who waited for this looks at the console next
     this.#save()
   }
 

@@ -62,6 +62,11 @@ export class SerialFollower {
     return this.#reading
   }
 
+  /** How far the log has been read, in bytes since the instance was created. */
+  get end(): number {
+    return this.#position
+  }
+
   /** Up to one chunk of output from a position on; what the host has dropped already is skipped. */
   async read(position: number): Promise<{ offset: number; data: Buffer }> {
     const offset = Math.max(position, this.#record.serial_dropped)

@@ -17,7 +17,7 @@ export function renderBanner(about: {
     `  API          ${about.url}`,
     `  hypervisor   ${hypervisor === 'simulated' ? 'SIMULATED: no instance is a real machine' : `qemu, ${accelerator.kind}`}`,
     ...(hypervisor === 'simulated' ? [] : [`               ${accelerator.reason}`]),
-    `  images       ${about.images.length === 0 ? 'none here yet; build one with: ./berth image build micro' : about.images.join(', ')}`,
+    `  images       ${describeImages(about)}`,
     `  data         ${about.dataDirectory}`,
     '',
     '  Create an instance:',
@@ -32,4 +32,15 @@ export function renderBanner(about: {
     '',
   ]
   return `${lines.join('\n')}\n`
+}
+
+function describeImages({
+  driver,
+  images,
+}: {
+  driver: Pick<HostDriver, 'hypervisor'>
+  images: readonly string[]
+}): string {
+  if (driver.hypervisor === 'simulated') return 'all of the catalogue, simulated'
+  return images.length === 0 ? 'none here yet; build one with: ./berth image build micro' : images.join(', ')
 }

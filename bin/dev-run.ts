@@ -26,7 +26,7 @@ export async function up(flags: DevFlags): Promise<number> {
   const data = await open(flags)
   if (data === null) return 1
   const stopping = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort(signal))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopping.abort(signal))
   const log = pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }))
   const dev = await startDev(data, flags, log)
   const images = (await dev.driver.images()).filter((image) => image.state === 'available').map((image) => image.id)

@@ -26,6 +26,7 @@ export function renderDnsmasqConfig(directory: string, network: DesiredNetwork):
     'keep-in-foreground',
     `pid-file=${join(directory, 'dnsmasq.pid')}`,
     'log-facility=-',
+    'quiet-dhcp', // a guest could fill the log otherwise
     'no-hosts',
     'no-resolv',
     'no-poll',

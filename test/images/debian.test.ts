@@ -1,3 +1,5 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DevProcess } from '../on-host/dev-process.ts'
 
@@ -69,6 +71,7 @@ describe.each(images)('%s, built here and booted with a cloud-init document', (i
     const operation = await dev.act(id, 'reboot')
     expect((await dev.operation(operation)).status).toBe('succeeded')
     await dev.reach(id, 'ready', 600)
+    await rm(join(dev.data, 'known_hosts')) // a cleaned cloud-init makes new host keys, which berth ssh refuses
     expect(await dev.ssh(id, 'systemctl is-enabled berth-ready.service')).toBe('enabled')
     expect(await dev.ssh(id, 'cloud-init status --wait')).toMatch(/status: done/)
   })
