@@ -1,5 +1,6 @@
-import { link, rename, rm, stat } from 'node:fs/promises'
+import { link, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { renameDurably } from './durable-rename.ts'
 import { HostError } from './host-driver.ts'
 import { runCommand } from './run-command.ts'
 
@@ -41,7 +42,7 @@ export async function ensureOverlay(directory: string, imageFile: string, diskGb
       ],
       { cwd: directory },
     )
-    await rename(partial, files.disk)
+    await renameDurably(partial, files.disk)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     throw new HostError('disk_failed', `the disk could not be made: ${why}`, {

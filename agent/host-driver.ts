@@ -69,6 +69,9 @@ export interface Vmm {
   detach(): void
 }
 
+/** Others' words, of image sources for one, end up in messages: they are cut so that a report stays acceptable. */
+const longestMessage = 4000
+
 /** A failure of the host that the agent reports with a code of the failure catalogue. */
 export class HostError extends Error {
   readonly code: string
@@ -78,7 +81,7 @@ export class HostError extends Error {
   readonly tryAgain: boolean
 
   constructor(code: string, message: string, options: { cause?: unknown; retryable: boolean; tryAgain?: boolean }) {
-    super(message, options.cause === undefined ? {} : { cause: options.cause })
+    super(message.slice(0, longestMessage), options.cause === undefined ? {} : { cause: options.cause })
     this.name = 'HostError'
     this.code = code
     this.retryable = options.retryable

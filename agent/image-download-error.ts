@@ -18,6 +18,9 @@ export type ImageDownloadErrorCode =
   | 'image_not_available'
   | 'store_closed'
 
+/** What a source says may be as long as it likes; what is passed on is not. Characters. */
+const longestMessage = 4000
+
 /**
  * An image that cannot be had. The message names the URL and the cause and may be shown to the user; `retryable` says
  * whether the same request may succeed later without anyone changing anything.
@@ -31,7 +34,7 @@ export class ImageDownloadError extends Error {
     message: string,
     options: { retryable: boolean; cause?: unknown } = { retryable: false },
   ) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    super(message.slice(0, longestMessage), options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'ImageDownloadError'
     this.code = code
     this.retryable = options.retryable

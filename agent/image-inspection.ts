@@ -157,6 +157,7 @@ async function judged(running: Promise<string>): Promise<string> {
   } catch (cause) {
     const about = cause instanceof CommandError ? cause : null
     if (about === null || (about.signal === null && [null, 126, 127].includes(about.exitCode))) throw cause
+    if (['SIGINT', 'SIGTERM', 'SIGHUP'].includes(about.signal ?? '')) throw cause // somebody ended it: no word on the image
     const why = about.signal === null ? about.stderrTail.split('\n', 1)[0] : `reading it ended with ${about.signal}`
     throw new ForeignImageError('damaged', `the image cannot be read: ${why || 'its tables are inconsistent'}`, {
       cause,

@@ -8,6 +8,8 @@ import type {
   OffCause,
 } from '@berth/contract/host.ts'
 
+import type { CatalogueImage } from '@berth/contract/images.ts'
+
 /** The network card of an instance, as its VPC's namespace has to know it. */
 export interface Nic {
   tap: string
@@ -50,6 +52,10 @@ export interface InstanceRecord {
   timeline: Partial<Record<HostTimelineField, number>>
   steps: ObservedStep[]
   failure: ObservedFailure | null
+  /** Boot the guest last called itself ready in. */
+  ready_boot_id: string
+  /** The image its disk is made from. */
+  image: CatalogueImage | null
   netns: string
   nic: Nic | null
 }
@@ -77,9 +83,15 @@ export function newRecord(id: string, slot: number, vpcId: string): InstanceReco
     timeline: {},
     steps: [],
     failure: null,
+    ready_boot_id: '',
+    image: null,
     netns: '',
     nic: null,
   }
+}
+
+function guestWentOffEarlier(record: InstanceRecord): boolean {
+  return record.off_cause === 'guest' && record.off_generation !== record.seen_generation
 }
 
 /** What the server is told of an instance. */
@@ -89,7 +101,8 @@ export function observedInstance(record: InstanceRecord): ObservedInstance {
     generation: record.done_generation,
     seen_generation: record.seen_generation,
     power: record.power,
-    off_cause: record.off_cause,
+    // a power-off under an older intent is the host's business by now, not the guest's wish
+    off_cause: guestWentOffEarlier(record) ? 'host' : record.off_cause,
     reboots: record.reboots,
     restarts: record.restarts,
     started_at: record.started_at,

@@ -22,6 +22,9 @@ export const crashPolicy = {
 /** A guest that is just starting may not hear the power button, so it is pressed again; milliseconds. */
 const buttonEveryMs = 2000
 
+/** Ready marks of other boots are taken at most this often; milliseconds. */
+const readyEveryMs = 5000
+
 /** Pauses before another attempt of a step, milliseconds. */
 const retryPausesMs = [1000, 5000]
 
@@ -71,7 +74,7 @@ export class InstanceWorker {
   #vmm: Vmm | null = null
   #wake: () => void = () => {}
   #dirty = true
-  #readyBootId: string | null = null
+  #readyAt = Number.NEGATIVE_INFINITY
   #stopped = false
   #abort = new AbortController()
   #running: Promise<void> | null = null
@@ -254,8 +257,9 @@ export class InstanceWorker {
     this.#setCondition('Booted', 'unknown')
     this.#setCondition('GuestReady', 'unknown')
     try {
-      const image = described(this.#intent.image, 'image_not_available', `image ${instance.image_id}`)
+      const image = described(this.#intent.image ?? record.image, 'image_not_available', `image ${instance.image_id}`)
       const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
+      record.image = image // a disk that is made from it outlives its entry in the catalogue
       await this.#step('image', 'ImageReady', signal, () =>
         driver.ensureImage(instance, image, { signal, onProgress: this.#env.reportProgress }),
       )
@@ -270,7 +274,8 @@ export class InstanceWorker {
       record.nic = nic
       await this.#serial.settled()
       this.#serial.beginBoot()
-      this.#readyBootId = null
+      record.ready_boot_id = ''
+      this.#readyAt = Number.NEGATIVE_INFINITY
       record.host_boot_id = driver.hostBootId
       this.#save()
       const vmm = await this.#step('boot', null, signal, () => driver.start(instance, nic, record.slot))
@@ -336,8 +341,8 @@ export class InstanceWorker {
         graceSeconds = Math.min(graceSeconds, graceOf(this.#intent.instance)) // a newer intent may only shorten it
         const leftMs = pressedAt + graceSeconds * 1000 - this.#env.now()
         if (leftMs <= 0) break
-        await vmm.powerButton().catch((error) => this.#log.warn({ err: error }, 'the power button did not work'))
         this.#dirty = false
+        await vmm.powerButton().catch((error) => this.#log.warn({ err: error }, 'the power button did not work'))
         await this.#pause(Math.min(leftMs, buttonEveryMs))
       }
       if (this.#stopped) return
@@ -352,7 +357,8 @@ export class InstanceWorker {
     const vmm = this.#vmm
     if (vmm === null) return
     // a shutdown that an agent before this one began is the host's doing
-    const asked = this.record.power === 'shutting_down' || this.#intent.instance.power !== 'running'
+    const { power, reboots } = this.#intent.instance
+    const asked = this.record.power === 'shutting_down' || power !== 'running' || reboots.count > this.record.reboots
     await vmm.quit()
     this.#vmm = null
     this.#off(asked ? 'host' : 'guest')
@@ -400,8 +406,11 @@ export class InstanceWorker {
   /** A guest says it more than once, in case a line is torn. */
   #guestReady(marker: ReadyMarker): void {
     const { record } = this
-    if (record.power !== 'running' || marker.boot_id === this.#readyBootId) return
-    this.#readyBootId = marker.boot_id
+    if (record.power !== 'running' || marker.boot_id === record.ready_boot_id) return
+    // a guest may print what it likes: it gets no more of the host's work by that
+    if (this.#env.now() - this.#readyAt < readyEveryMs) return
+    this.#readyAt = this.#env.now()
+    record.ready_boot_id = marker.boot_id
     const { user_data: userData, exit_code: exitCode, output_tail: output } = marker
     record.timeline.guest_ready_at ??= this.#env.now()
     if (userData === 'failed') {

@@ -90,8 +90,7 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
   return {
     async stop() {
       ending.abort()
-      await Promise.all(loops)
-      await reconciler.stop()
+      await Promise.all([reconciler.stop(), ...loops]) // workers are told first: what Ctrl-C broke is not a failure
       await driver.close()
       ledger.close()
     },

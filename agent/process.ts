@@ -24,24 +24,20 @@ export async function isAlive(process: ProcessIdentity): Promise<boolean> {
   return (await identifyProcess(process.pid))?.startTime === process.startTime
 }
 
-/**
- * Every process under a uid from `minimumUid` on whose command line holds all of these arguments, one after the other.
- */
-export async function listProcesses(minimumUid: number, args: readonly string[]): Promise<ProcessIdentity[]> {
+/** Every process whose command line holds all of these arguments, one after the other. */
+export async function listProcesses(args: readonly string[]): Promise<ProcessIdentity[]> {
   const wanted = `\0${args.join('\0')}\0`
   const found: ProcessIdentity[] = []
   for (const entry of await readdir('/proc')) {
-    if (!/^\d+$/.test(entry) || !(await matches(entry, minimumUid, wanted))) continue
+    if (!/^\d+$/.test(entry) || !(await matches(entry, wanted))) continue
     const identity = await identifyProcess(Number(entry))
     if (identity !== null) found.push(identity)
   }
   return found
 }
 
-async function matches(pid: string, minimumUid: number, wanted: string): Promise<boolean> {
+async function matches(pid: string, wanted: string): Promise<boolean> {
   try {
-    const status = await readFile(`/proc/${pid}/status`, 'utf8')
-    if (Number(/^Uid:\s+(\d+)/m.exec(status)?.[1] ?? -1) < minimumUid) return false
     return (await readFile(`/proc/${pid}/cmdline`, 'utf8')).includes(wanted)
   } catch {
     return false // it ended meanwhile

@@ -6,6 +6,9 @@ import { type InstanceRecord, newRecord, observedInstance } from './instance-rec
 import { InstanceWorker, intentOf } from './instance-worker.ts'
 import type { Ledger } from './ledger.ts'
 
+/** Progress of downloads alone makes a report at most this often, milliseconds. */
+const progressEveryMs = 500
+
 export interface ReconcilerOptions {
   driver: HostDriver
   ledger: Ledger
@@ -27,6 +30,7 @@ export class Reconciler {
   readonly #workers = new Map<string, InstanceWorker>()
   readonly #records = new Map<string, InstanceRecord>()
   #revision = 0
+  #progressAt = 0
 
   constructor(options: ReconcilerOptions) {
     this.#options = options
@@ -54,9 +58,9 @@ export class Reconciler {
   /** Take what the server wants: durable first, then acted on. */
   apply(desired: Desired): void {
     this.#options.ledger.saveDesired(desired)
-    this.#revision = desired.revision
     this.#distribute(desired)
     this.#forgetRemoved(desired)
+    this.#revision = desired.revision // only now: what failed above is fetched again
     this.#options.onChange()
   }
 
@@ -127,7 +131,11 @@ export class Reconciler {
         ledger.saveRecord(record)
         onChange()
       },
-      reportProgress: onChange,
+      reportProgress: () => {
+        if (now() - this.#progressAt < progressEveryMs) return
+        this.#progressAt = now()
+        onChange()
+      },
     }
   }
 }

@@ -1,8 +1,9 @@
-import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DesiredInstance } from '@berth/contract/host.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import { stringify } from 'yaml'
+import { renameDurably } from './durable-rename.ts'
 import { tapMtu } from './network/names.ts'
 import { runCommand } from './run-command.ts'
 
@@ -93,7 +94,7 @@ export async function writeSeed(file: string, files: SeedFiles): Promise<void> {
     await rm(partial, { force: true })
     await runCommand(['mkfs.vfat', '-C', '-n', 'CIDATA', partial, '1024']) // 1 MiB: 64 KiB of user data and little else
     await runCommand(['mcopy', '-i', partial, ...names.map((name) => join(work, name)), '::'])
-    await rename(partial, file)
+    await renameDurably(partial, file)
   } finally {
     await rm(work, { recursive: true, force: true })
   }

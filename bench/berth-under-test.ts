@@ -23,7 +23,7 @@ export class BerthUnderTest {
     const path = join(work, 'data')
     await mkdir(join(path, 'images'), { recursive: true, mode: 0o700 })
     for (const name of ['micro.qcow2', 'micro.json']) await copyFile(imageFile(name), join(path, 'images', name))
-    const data = await openDataDirectory(path)
+    const data = await openDataDirectory(path, 'qemu')
     const options = {
       listen: { host: '127.0.0.1', port: 0 },
       hypervisor: 'qemu',
@@ -64,6 +64,6 @@ export class BerthUnderTest {
 
   async stop(): Promise<void> {
     await this.#dev.stop()
-    this.#data.release()
+    await this.#data.release()
   }
 }

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { renameDurably } from '@berth/agent/durable-rename.ts'
+import { identifyProcess, isAlive, type ProcessIdentity } from '@berth/agent/process.ts'
 import { installationIdPattern } from '@berth/contract/host-names.ts'
 import { base32 } from '@berth/contract/ids.ts'
 import SqliteDatabase from 'better-sqlite3'
@@ -17,56 +19,112 @@ export const dataPaths = (data: string) => ({
   ledger: join(data, 'agent', 'ledger.db'),
 })
 
+/** Names that may stand in a data directory; nothing else is ever touched in it. */
+const ownNames = [
+  ...['installation.json', 'installation.json.partial', 'process.json', 'keys', 'images', 'agent', 'known_hosts'],
+  ...['lock.db', 'berth.db'].flatMap((file) => [file, `${file}-journal`, `${file}-wal`, `${file}-shm`]),
+]
+
+export type HypervisorName = 'qemu' | 'simulated'
+
 /** Directory of sockets and other files that live no longer than the machine's uptime. */
 export const runtimeDirectory = (installation: string) => join('/run/berth', installation)
 
 export interface DataDirectory {
   path: string
   installation: string
+  /** Tell others where the server listens. */
+  noteUrl(url: string): Promise<void>
   /** Let another process have it. */
-  release(): void
+  release(): Promise<void>
 }
 
-/** Another process works on the data directory. `pid` and `url` are its own word, null when it has not said. */
-export class DataDirectoryInUse extends Error {
-  readonly pid: number | null
+/** A data directory that cannot be used; the message says why and what to do. */
+export class DataDirectoryError extends Error {
+  override readonly name = 'DataDirectoryError'
+}
 
-  constructor(path: string, holder: { pid: number; url: string } | null) {
-    const who = holder === null ? 'another process' : `process ${holder.pid} (${holder.url})`
+/** Another process works on the data directory. */
+export class DataDirectoryInUse extends DataDirectoryError {
+  constructor(path: string, holder: Holder | null) {
+    const who =
+      holder === null ? 'another process' : `process ${holder.pid}${holder.url === '' ? '' : ` (${holder.url})`}`
     super(`${path} is in use by ${who}; stop that first, or choose another with --data-dir`)
-    this.name = 'DataDirectoryInUse'
-    this.pid = holder?.pid ?? null
   }
+}
+
+interface Holder extends ProcessIdentity {
+  /** "" until the server listens. */
+  url: string
 }
 
 /**
  * Make the data directory where it is missing and take it for this process alone. The lock is an exclusive transaction
- * on lock.db, which the kernel gives up with the process, however that ends. Throws DataDirectoryInUse.
+ * on lock.db, which the kernel gives up with the process, however that ends. A directory belongs to one hypervisor: what
+ * real machines it has would be forgotten by a simulated host. Throws DataDirectoryError.
  */
-export async function openDataDirectory(data: string): Promise<DataDirectory> {
+export async function openDataDirectory(data: string, hypervisor: HypervisorName): Promise<DataDirectory> {
   const path = resolve(data)
   const paths = dataPaths(path)
-  for (const directory of [path, paths.keys, paths.images, paths.agent]) {
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  await refuseForeignDirectory(path)
+  await chmod(path, 0o700)
+  for (const directory of [paths.keys, paths.images, paths.agent]) {
     await mkdir(directory, { recursive: true, mode: 0o700 })
   }
   const lock = await takeLock(path)
-  return { path, installation: await installationId(paths.installation), release: () => lock.close() }
-}
-
-/** Note who holds the directory, for `--down` and for error messages; the lock alone decides. */
-export async function noteHolder(data: string, url: string): Promise<void> {
-  await writeFile(dataPaths(data).process, JSON.stringify({ pid: process.pid, url }), { mode: 0o600 })
-}
-
-/** Who holds the directory by its own word, or null. */
-export async function readHolder(data: string): Promise<{ pid: number; url: string } | null> {
   try {
-    const holder: unknown = JSON.parse(await readFile(dataPaths(data).process, 'utf8'))
-    const { pid, url } = Object(holder)
-    return Number.isInteger(pid) && typeof url === 'string' ? { pid, url } : null
-  } catch {
-    return null
+    const installation = await installationOf(paths.installation, hypervisor)
+    const self = await identifyProcess(process.pid)
+    const note = (url: string) => writeFile(paths.process, JSON.stringify({ ...self, url }), { mode: 0o600 })
+    await note('')
+    return {
+      path,
+      installation,
+      noteUrl: note,
+      release: async () => {
+        await rm(paths.process, { force: true })
+        lock.close()
+      },
+    }
+  } catch (error) {
+    lock.close()
+    throw error
   }
+}
+
+/** Whether there is an installation in a directory. */
+export async function isDataDirectory(data: string): Promise<boolean> {
+  return (await readIfThere(dataPaths(resolve(data)).installation)) !== null
+}
+
+/** The living process that has taken the directory, or null. */
+export async function findHolder(data: string): Promise<Holder | null> {
+  const text = await readIfThere(dataPaths(resolve(data)).process)
+  if (text === null) return null
+  try {
+    const { pid, startTime, url } = Object(JSON.parse(text))
+    if (!Number.isInteger(pid) || typeof startTime !== 'string' || typeof url !== 'string') return null
+    return (await isAlive({ pid, startTime })) ? { pid, startTime, url } : null
+  } catch {
+    return null // it is being written, or the disk was full
+  }
+}
+
+/** Remove what Berth has made in a data directory, and the directory when nothing else is in it. */
+export async function purgeDataDirectory(path: string): Promise<void> {
+  for (const name of ownNames) await rm(join(path, name), { recursive: true, force: true })
+  await rmdir(path).catch((error: unknown) => {
+    if (Reflect.get(Object(error), 'code') !== 'ENOTEMPTY') throw error
+  })
+}
+
+async function refuseForeignDirectory(path: string): Promise<void> {
+  const foreign = (await readdir(path)).find((name) => !ownNames.includes(name))
+  if (foreign === undefined || (await isDataDirectory(path))) return
+  throw new DataDirectoryError(
+    `${path} is not a data directory of Berth (it holds ${foreign}); choose another with --data-dir`,
+  )
 }
 
 async function takeLock(path: string): Promise<SqliteDatabase.Database> {
@@ -77,21 +135,44 @@ async function takeLock(path: string): Promise<SqliteDatabase.Database> {
   } catch (error) {
     lock.close()
     if (error instanceof Error && Reflect.get(error, 'code') === 'SQLITE_BUSY') {
-      throw new DataDirectoryInUse(path, await readHolder(path))
+      throw new DataDirectoryInUse(path, await findHolder(path))
     }
     throw error
   }
 }
 
-async function installationId(file: string): Promise<string> {
-  const text = await readFile(file, 'utf8').catch(() => null)
-  if (text !== null) {
-    const id: unknown = Reflect.get(Object(JSON.parse(text)), 'id')
-    if (typeof id === 'string' && new RegExp(installationIdPattern).test(id)) return id
-    throw new Error(`${file} does not hold an installation id; restore it, or start with an empty data directory`)
-  }
+async function installationOf(file: string, hypervisor: HypervisorName): Promise<string> {
+  const text = await readIfThere(file)
+  if (text !== null) return parseInstallation(file, text, hypervisor)
   const id = base32(BigInt(randomBytes(4).readUInt32BE(0)), 6)
-  await writeFile(`${file}.partial`, `${JSON.stringify({ id })}\n`, { mode: 0o600 })
-  await rename(`${file}.partial`, file)
+  await writeFile(`${file}.partial`, `${JSON.stringify({ id, hypervisor })}\n`, { mode: 0o600 })
+  await renameDurably(`${file}.partial`, file)
   return id
+}
+
+function parseInstallation(file: string, text: string, hypervisor: HypervisorName): string {
+  let stored: { id?: unknown; hypervisor?: unknown }
+  try {
+    stored = Object(JSON.parse(text))
+  } catch {
+    stored = {}
+  }
+  if (typeof stored.id !== 'string' || !new RegExp(installationIdPattern).test(stored.id)) {
+    throw new DataDirectoryError(`${file} does not hold an installation id; restore it, or use an empty data directory`)
+  }
+  if (stored.hypervisor !== hypervisor) {
+    throw new DataDirectoryError(
+      `${file} says that this data directory is for --hypervisor ${String(stored.hypervisor)}; choose another directory`,
+    )
+  }
+  return stored.id
+}
+
+async function readIfThere(file: string): Promise<string | null> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if (Reflect.get(Object(error), 'code') === 'ENOENT') return null
+    throw error
+  }
 }

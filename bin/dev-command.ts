@@ -24,9 +24,10 @@ export function addDevCommand(program: Command): void {
         .default({ host: '127.0.0.1', port: 7480 }, '127.0.0.1:7480'),
     )
     .addOption(
-      new Option('--data-dir <dir>', 'where state, images and disks are kept')
-        .env('BERTH_DATA_DIR')
-        .default('./.berth'),
+      new Option(
+        '--data-dir <dir>',
+        'where state, images and disks are kept (default: ./.berth, or ./.berth-simulated)',
+      ).env('BERTH_DATA_DIR'),
     )
     .addOption(
       new Option('--hypervisor <name>', 'simulated runs no real machines; it is for tests and development')
@@ -52,7 +53,10 @@ export function addDevCommand(program: Command): void {
       'after',
       `\nExamples:\n  berth dev\n  berth dev --listen 127.0.0.1:8000 --data-dir /var/lib/berth\n  berth dev --down`,
     )
-    .action(async (flags: DevFlags) => {
+    .action(async (given: Omit<DevFlags, 'dataDir'> & { dataDir?: string }) => {
+      // real and simulated machines never share a directory
+      const usual = given.hypervisor === 'simulated' ? './.berth-simulated' : './.berth'
+      const flags = { ...given, dataDir: given.dataDir ?? usual }
       const { down, up } = await import('./dev-run.ts') // server and agent are loaded for this command only
       process.exitCode = flags.down ? await down(flags) : await up(flags)
     })

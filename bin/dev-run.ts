@@ -1,15 +1,16 @@
-import { rm } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { identifyProcess, waitForExit } from '@berth/agent/process.ts'
+import { waitForExit } from '@berth/agent/process.ts'
 import { createBerthClient } from '@berth/sdk/client.ts'
 import { type Logger, pino } from 'pino'
 import { renderBanner } from './banner.ts'
 import {
   type DataDirectory,
   DataDirectoryInUse,
+  findHolder,
+  isDataDirectory,
   openDataDirectory,
-  readHolder,
+  purgeDataDirectory,
   runtimeDirectory,
 } from './data-directory.ts'
 import { type RunningDev, startDev } from './dev.ts'
@@ -23,12 +24,11 @@ const needsRoot = 77
 export async function up(flags: DevFlags): Promise<number> {
   if (!mayRun(flags)) return needsRoot
   const startedAt = performance.now()
-  const data = await open(flags)
-  if (data === null) return 1
+  const data = await openDataDirectory(flags.dataDir, flags.hypervisor)
+  process.stdout.on('error', () => undefined) // a terminal that has gone is no reason to end
   const stopping = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopping.abort(signal))
-  const log = pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }))
-  const dev = await startDev(data, flags, log)
+  const dev = await startDev(data, flags, logger(flags))
   const images = (await dev.driver.images()).filter((image) => image.state === 'available').map((image) => image.id)
   const seconds = (performance.now() - startedAt) / 1000
   process.stdout.write(renderBanner({ url: dev.url, dataDirectory: data.path, driver: dev.driver, images, seconds }))
@@ -39,43 +39,48 @@ export async function up(flags: DevFlags): Promise<number> {
   }
   process.stdout.write('stopping; instances run on\n')
   await dev.stop()
-  data.release()
+  await data.release()
   return 0
 }
 
 /** Delete every instance through the API, as a user would, then what belongs to no instance. */
 export async function down(flags: DevFlags): Promise<number> {
   if (!mayRun(flags)) return needsRoot
+  if (!(await isDataDirectory(flags.dataDir))) {
+    process.stdout.write(`there is nothing of Berth in ${resolve(flags.dataDir)}\n`)
+    return 0
+  }
   await stopHolder(flags.dataDir)
-  const data = await open(flags)
-  if (data === null) return 1
-  const log: Logger = pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }))
-  const dev = await startDev(data, { ...flags, listen: { host: '127.0.0.1', port: 0 } }, log)
+  const data = await openWhenFree(flags)
+  const dev = await startDev(data, { ...flags, listen: { host: '127.0.0.1', port: 0 } }, logger(flags))
   try {
     await deleteAll(dev)
   } finally {
     await dev.stop()
   }
   if (flags.hypervisor === 'qemu') await removeRuntime(data.installation, runtimeDirectory(data.installation))
-  data.release()
-  if (flags.purge) await rm(data.path, { recursive: true, force: true })
+  await data.release()
+  if (flags.purge) await purgeDataDirectory(data.path)
   process.stdout.write(
     flags.purge ? `removed ${data.path}\n` : `everything is down; ${data.path} keeps database, keys and images\n`,
   )
   return 0
 }
 
+/** Throws when an answer is not what it should be: an error must not pass for "there are none". */
 async function deleteAll(dev: RunningDev): Promise<void> {
   const client = createBerthClient(dev.url)
   for (;;) {
-    const { data: list } = await client.GET('/v1/instances')
-    const items = list?.items ?? []
-    if (items.length === 0) return
-    for (const { id, metadata } of items) {
+    const { data: list, error } = await client.GET('/v1/instances')
+    if (list === undefined) throw new Error(`the instances cannot be listed: ${error.detail}`)
+    if (list.items.length === 0) return
+    for (const { id, metadata } of list.items) {
       process.stdout.write(`deleting ${id} (${metadata.name})\n`)
-      await client.DELETE('/v1/instances/{id}', { params: { path: { id }, query: { grace_seconds: 0 } } })
+      const params = { path: { id }, query: { grace_seconds: 0 } }
+      const deleted = await client.DELETE('/v1/instances/{id}', { params })
+      if (deleted.data === undefined) throw new Error(`${id} cannot be deleted: ${deleted.error.detail}`)
     }
-    for (const { id } of items) {
+    for (const { id } of list.items) {
       const params = { path: { id }, query: { wait_for: 'terminated', timeout: 60 } } as const
       await client.GET('/v1/instances/{id}', { params })
     }
@@ -83,46 +88,35 @@ async function deleteAll(dev: RunningDev): Promise<void> {
 }
 
 async function stopHolder(dataDir: string): Promise<void> {
-  const holder = await readHolder(resolve(dataDir))
-  const identity = holder === null ? null : await identifyProcess(holder.pid)
-  if (holder === null || identity === null || !(await holdsLock(dataDir))) return
-  process.stdout.write(`stopping process ${holder.pid} (${holder.url})\n`)
+  const holder = await findHolder(dataDir)
+  if (holder === null) return
+  process.stdout.write(`stopping process ${holder.pid}${holder.url === '' ? '' : ` (${holder.url})`}\n`)
   process.kill(holder.pid, 'SIGTERM')
-  if (!(await waitForExit(identity, 30_000))) throw new Error(`process ${holder.pid} does not stop`)
+  if (!(await waitForExit(holder, 30_000))) throw new Error(`process ${holder.pid} does not stop`)
 }
 
-/** Whether somebody holds the data directory: a pid alone may be another process by now. */
-async function holdsLock(dataDir: string): Promise<boolean> {
-  try {
-    const data = await openDataDirectory(dataDir)
-    data.release()
-    return false
-  } catch (error) {
-    if (error instanceof DataDirectoryInUse) return true
-    throw error
-  }
-}
-
-async function open(flags: DevFlags): Promise<DataDirectory | null> {
-  // a predecessor that was told to stop may need a moment
+/** The kernel gives the lock of a process that has just ended free in its own time. */
+async function openWhenFree(flags: DevFlags): Promise<DataDirectory> {
   for (let attempt = 0; ; attempt++) {
     try {
-      return await openDataDirectory(flags.dataDir)
+      return await openDataDirectory(flags.dataDir, flags.hypervisor)
     } catch (error) {
-      if (!(error instanceof DataDirectoryInUse)) throw error
-      if (attempt === 5) {
-        process.stderr.write(`berth: ${error.message}\n`)
-        return null
-      }
+      if (!(error instanceof DataDirectoryInUse) || attempt === 5) throw error
       await delay(100)
     }
   }
 }
 
+function logger(flags: DevFlags): Logger {
+  return pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }))
+}
+
 function mayRun(flags: DevFlags): boolean {
   if (flags.hypervisor === 'simulated' || process.getuid?.() === 0) return true
+  const berth = process.argv[1]?.replace(/bin\/berth\.ts$/, 'berth') ?? 'berth'
   process.stderr.write(
-    `berth: QEMU instances need root for their networks and users. Run:\n\n  sudo ${process.argv[1]?.replace(/bin\/berth\.ts$/, 'berth')} ${process.argv.slice(2).join(' ')}\n\nor try the API without real machines: ./berth dev --hypervisor simulated\n`,
+    `berth: QEMU instances need root for their networks and users. Run:\n\n  sudo ${berth} ${process.argv.slice(2).join(' ')}\n\n` +
+      'or try the API without real machines: ./berth dev --hypervisor simulated\n',
   )
   return false
 }

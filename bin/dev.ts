@@ -8,10 +8,8 @@ import { SimulatedHost } from '@berth/agent/simulated/host.ts'
 import { type RunningServer, startServer } from '@berth/server/main.ts'
 import type { Logger } from 'pino'
 import { loadImageCatalogue, loadInstanceTypes } from './catalogues.ts'
-import { type DataDirectory, dataPaths, noteHolder, runtimeDirectory } from './data-directory.ts'
+import { type DataDirectory, dataPaths, type HypervisorName, runtimeDirectory } from './data-directory.ts'
 import { ensureExampleKey } from './example-key.ts'
-
-export type HypervisorName = 'qemu' | 'simulated'
 
 export interface DevOptions {
   listen: { host: string; port: number }
@@ -60,7 +58,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
       driver,
       log.child({ process: 'agent' }),
     )
-    await noteHolder(data.path, server.url)
+    await data.noteUrl(server.url)
     return { url: server.url, driver, stop }
   } catch (error) {
     await stop()

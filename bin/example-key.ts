@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { runCommand } from '@berth/agent/run-command.ts'
 
@@ -9,7 +9,11 @@ export async function ensureExampleKey(keyDirectory: string): Promise<string> {
   try {
     return (await publicKey()).trim()
   } catch {
-    await runCommand(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', 'berth-example', '-f', file])
+    const fresh = `${file}.partial`
+    await Promise.all([rm(fresh, { force: true }), rm(`${fresh}.pub`, { force: true })])
+    await runCommand(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', 'berth-example', '-f', fresh])
+    await rename(fresh, file)
+    await rename(`${fresh}.pub`, `${file}.pub`) // last: with it the pair counts as made
     return (await publicKey()).trim()
   }
 }

@@ -34,7 +34,7 @@ export function instanceUuid(installation: string, instanceId: string): string {
 }
 
 /** VMMs run under uids from here on. */
-export const firstVmUid = 1_900_000_000
+const firstVmUid = 1_900_000_000
 const uidsPerInstallation = 10_000
 const installationBlocks = 20_000
 

@@ -55,10 +55,6 @@ export async function ensureDnsmasq(
   network: DesiredNetwork,
   nics: readonly Nic[],
 ): Promise<void> {
-  for (const each of [directory, join(directory, 'hosts.d'), join(directory, 'dhcp.d')]) {
-    await mkdir(each, { recursive: true, mode: 0o755 })
-    await chmod(each, 0o755)
-  }
   await updateGuests(directory, nics)
   const config = renderDnsmasqConfig(directory, network)
   const configFile = join(directory, 'dnsmasq.conf')
@@ -69,8 +65,9 @@ export async function ensureDnsmasq(
   await launch(namespace, directory, configFile)
 }
 
-/** Have exactly these guests known to the dnsmasq of a directory that exists. */
+/** Have exactly these guests known to the dnsmasq of a directory. */
 export async function updateGuests(directory: string, nics: readonly Nic[]): Promise<void> {
+  await makeDirectories(directory)
   if (!(await syncGuestFiles(directory, nics))) return
   const running = await findDnsmasq(directory)
   if (running !== null) process.kill(running.pid, 'SIGHUP') // inotify tells it of new files, not of removed ones
@@ -83,12 +80,20 @@ export async function removeDnsmasq(directory: string): Promise<void> {
   await rm(directory, { recursive: true, force: true })
 }
 
+async function makeDirectories(directory: string): Promise<void> {
+  for (const each of [directory, join(directory, 'hosts.d'), join(directory, 'dhcp.d')]) {
+    await mkdir(each, { recursive: true, mode: 0o755 })
+    await chmod(each, 0o755) // whatever the umask: dnsmasq reads them as another user
+  }
+}
+
 /** One file a guest in each directory, named by its tap; true when one had to go. */
 async function syncGuestFiles(directory: string, nics: readonly Nic[]): Promise<boolean> {
   let removed = false
   for (const [folder, line] of [
     ['hosts.d', (nic: Nic) => `${nic.ip} ${nic.hostname}\n`],
-    ['dhcp.d', (nic: Nic) => `${nic.mac},${nic.ip},${nic.hostname}\n`],
+    // no name: dnsmasq would take one such as `ignore` or `2d` for a word of its own
+    ['dhcp.d', (nic: Nic) => `${nic.mac},${nic.ip}\n`],
   ] as const) {
     const wanted = new Map(nics.map((nic) => [nic.tap, line(nic)]))
     for (const name of await readdir(join(directory, folder))) {
@@ -114,8 +119,13 @@ async function launch(namespace: string, directory: string, configFile: string):
       child.once('exit', (code) => reject(new Error(`dnsmasq exited with ${code}; see ${directory}/dnsmasq.log`)))
     })
     child.unref()
-    await Promise.race([waitForPidFile(directory), failed])
     failed.catch(() => undefined)
+    try {
+      await Promise.race([waitForPidFile(directory), failed])
+    } catch (error) {
+      child.kill('SIGKILL') // a late start would be nobody's
+      throw error
+    }
   } finally {
     await log.close()
   }

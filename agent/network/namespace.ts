@@ -1,9 +1,12 @@
-import { access, mkdir } from 'node:fs/promises'
+import { access, mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CommandError, runCommand } from '../run-command.ts'
 import { serviceAddress } from './names.ts'
 
 const namespaceDirectory = '/run/netns'
+
+/** Type of the file system that namespaces are files of (NSFS_MAGIC, linux/magic.h). */
+const nsfsMagic = 0x6e736673
 
 /** Where the kernel's handle of a named namespace lies. */
 export function namespacePath(name: string): string {
@@ -15,7 +18,7 @@ export function inNamespace(name: string): string[] {
   return ['nsenter', `--net=${namespacePath(name)}`, '--']
 }
 
-export async function namespaceExists(name: string): Promise<boolean> {
+async function namespaceExists(name: string): Promise<boolean> {
   return access(namespacePath(name)).then(
     () => true,
     () => false,
@@ -27,7 +30,8 @@ export async function namespaceExists(name: string): Promise<boolean> {
  * instance has, no IPv6. Idempotent; a namespace left half made is finished.
  */
 export async function ensureNamespace(name: string, vpcCidr: string): Promise<void> {
-  if (!(await namespaceExists(name))) {
+  if (!(await isNamespace(name))) {
+    await removeNamespace(name) // a name that was made but not yet bound to a namespace
     await mkdir(namespaceDirectory, { recursive: true })
     await runCommand(['ip', 'netns', 'add', name])
   }
@@ -49,6 +53,14 @@ export async function ensureNamespace(name: string, vpcCidr: string): Promise<vo
     `addr replace ${serviceAddress}/32 dev lo`,
     `route replace unreachable ${vpcCidr}`, // unassigned addresses get no proxy-ARP answer
   ])
+}
+
+/** Whether a namespace has this name. `ip netns add` makes a plain file first and binds the namespace to it then. */
+export async function isNamespace(name: string): Promise<boolean> {
+  return statfs(namespacePath(name)).then(
+    ({ type }) => type === nsfsMagic,
+    () => false,
+  )
 }
 
 /** Remove a namespace; nothing may run in it any more, or its devices would live on unseen. */

@@ -3,7 +3,7 @@ import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { Nic } from '../instance-record.ts'
 import { ensureDnsmasq, removeDnsmasq, updateGuests } from './dnsmasq.ts'
-import { ensureNamespace, forgetConnections, loadRuleset, namespaceExists, removeNamespace } from './namespace.ts'
+import { ensureNamespace, forgetConnections, isNamespace, loadRuleset, removeNamespace } from './namespace.ts'
 import { renderRuleset } from './ruleset.ts'
 import { ensureTap, removeTap } from './taps.ts'
 
@@ -57,10 +57,12 @@ export class VpcNetworks {
       vpc.nics.delete(tap)
       if (vpc.nics.size === 0) {
         await removeDnsmasq(this.#directoryOf(namespace))
+        // the tap by itself: somebody's process in the namespace would keep both alive unseen
+        if (await isNamespace(namespace)) await removeTap(namespace, tap)
         await removeNamespace(namespace)
         return
       }
-      if (!(await namespaceExists(namespace))) return
+      if (!(await isNamespace(namespace))) return
       await this.#applyRules(namespace, vpc)
       await removeTap(namespace, tap)
       if (nic !== undefined) await forgetConnections(namespace, nic.ip)

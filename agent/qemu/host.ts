@@ -3,7 +3,7 @@ import { chmod, mkdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
-import { firstVmUid, instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
+import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 import { Address4 } from 'ip-address'
@@ -29,6 +29,9 @@ const offer = { vcpusPerCpu: 16, hostMemoryMb: 1024, diskFactor: 10 } as const
 /** Time a VMM gets to answer when an agent finds it running, milliseconds. */
 const adoptMs = 10_000
 
+/** Attempts to reach a running VMM after which it counts as lost. */
+const mostSilences = 5
+
 export interface QemuHostOptions {
   installation: string
   /** `<data>/agent`; instances and caches lie below it. */
@@ -51,6 +54,8 @@ export class QemuHost implements HostDriver {
   readonly #options: QemuHostOptions
   readonly #networks: VpcNetworks
   readonly #vendorData: string
+  /** Failed attempts to adopt, by instance. */
+  readonly #silences = new Map<string, number>()
   #imageWatcher: FSWatcher | null = null
 
   private constructor(options: QemuHostOptions, accelerator: Accelerator, hostBootId: string, vendorData: string) {
@@ -185,10 +190,15 @@ export class QemuHost implements HostDriver {
       try {
         return await QemuVmm.attach(process, runtimePaths(this.#runtimeOf(instanceId)).qmp, uuid, adoptMs)
       } catch (error) {
-        this.#options.log.error({ err: error, instance: instanceId }, 'the VMM does not answer; it is ended')
+        // it may be this process that is short of time or descriptors: a VM is not ended for that at once
+        const silences = (this.#silences.get(instanceId) ?? 0) + 1
+        this.#silences.set(instanceId, silences)
+        if (silences < mostSilences) throw error
+        this.#options.log.error({ err: error, instance: instanceId }, 'the VMM never answers; it is ended')
         await killProcess(process)
       }
     }
+    this.#silences.delete(instanceId)
     return null
   }
 
@@ -221,7 +231,7 @@ export class QemuHost implements HostDriver {
    * after the start has noted none) nor by its uid alone (another installation may have the same).
    */
   #processesOf(instanceId: string) {
-    return listProcesses(firstVmUid, ['-uuid', instanceUuid(this.#options.installation, instanceId)])
+    return listProcesses(['-uuid', instanceUuid(this.#options.installation, instanceId)])
   }
 
   #directoryOf(instanceId: string): string {

@@ -5,6 +5,9 @@ import { Qmp } from './qmp.ts'
 /** How often the process of a VMM without a QMP connection is looked for, milliseconds. */
 const aliveCheckMs = 1000
 
+/** Pause before a guest that waits for disk space is told to go on, milliseconds. */
+const continueMs = 3000
+
 /** Time QEMU gets to end after `quit` before it is killed, milliseconds. */
 const quitMs = 5000
 
@@ -15,33 +18,25 @@ const quitMs = 5000
 export class QemuVmm implements Vmm {
   readonly process: ProcessIdentity
   readonly #qmpPath: string
+  readonly #uuid: string
   #qmp: Qmp
   #guest: 'running' | 'off' = 'running'
   #exited = false
   #detached = false
   #listener: () => void = () => {}
 
-  private constructor(process: ProcessIdentity, qmpPath: string, qmp: Qmp) {
+  private constructor(process: ProcessIdentity, qmpPath: string, uuid: string, qmp: Qmp) {
     this.process = process
     this.#qmpPath = qmpPath
+    this.#uuid = uuid
     this.#qmp = qmp
   }
 
   /** Take a process over. Throws when it does not answer QMP in time or is not the machine `uuid`. */
   static async attach(process: ProcessIdentity, qmpPath: string, uuid: string, timeoutMs: number): Promise<QemuVmm> {
-    const qmp = await Qmp.connect(qmpPath, timeoutMs)
-    const vmm = new QemuVmm(process, qmpPath, qmp)
-    try {
-      const answer = await qmp.execute('query-uuid')
-      if (answer === null || typeof answer !== 'object' || Reflect.get(answer, 'UUID') !== uuid) {
-        throw new Error(`process ${process.pid} is not machine ${uuid}`)
-      }
-      await vmm.#listen()
-      return vmm
-    } catch (error) {
-      qmp.close()
-      throw error
-    }
+    const vmm = new QemuVmm(process, qmpPath, uuid, await connectTo(qmpPath, uuid, timeoutMs))
+    await vmm.#listen()
+    return vmm
   }
 
   guestState(): 'running' | 'off' {
@@ -86,17 +81,28 @@ export class QemuVmm implements Vmm {
       const status = await this.#qmp.execute('query-status')
       const word = typeof status === 'object' && status !== null ? Reflect.get(status, 'status') : undefined
       this.#guest = word === 'shutdown' ? 'off' : 'running'
+      if (word === 'io-error') this.#continueLater()
+      if (word === 'internal-error') await killProcess(this.process) // it cannot go on: counts as a crash
       this.#listener()
     } catch {
       // the connection has ended; #reconnect sees to it
     }
   }
 
+  /** QEMU holds a guest whose disk cannot be written, for want of room on the host; it goes on when there is some. */
+  #continueLater(): void {
+    setTimeout(() => {
+      if (!this.#detached && !this.#exited) void this.#qmp.execute('cont').catch(() => undefined)
+    }, continueMs).unref()
+  }
+
   async #reconnect(): Promise<void> {
     while (!this.#detached && !this.#exited) {
       if (await waitForExit(this.process, aliveCheckMs)) return this.#ended()
       try {
-        this.#qmp = await Qmp.connect(this.#qmpPath, aliveCheckMs)
+        // the socket's directory is the VMM's own: what answers there must still be this machine
+        this.#qmp = await connectTo(this.#qmpPath, this.#uuid, aliveCheckMs)
+        if (this.#detached) return this.#qmp.close()
         return await this.#listen()
       } catch {
         if (!(await isAlive(this.process))) return this.#ended()
@@ -109,5 +115,20 @@ export class QemuVmm implements Vmm {
     this.#exited = true
     this.#qmp.close()
     this.#listener()
+  }
+}
+
+/** A connection to exactly this machine. */
+async function connectTo(qmpPath: string, uuid: string, timeoutMs: number): Promise<Qmp> {
+  const qmp = await Qmp.connect(qmpPath, timeoutMs)
+  try {
+    const answer = await qmp.execute('query-uuid', {}, timeoutMs)
+    if (answer === null || typeof answer !== 'object' || Reflect.get(answer, 'UUID') !== uuid) {
+      throw new Error(`${qmpPath} does not lead to machine ${uuid}`)
+    }
+    return qmp
+  } catch (error) {
+    qmp.close()
+    throw error
   }
 }

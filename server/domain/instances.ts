@@ -248,11 +248,21 @@ export async function deleteInstance(ctx: Context, id: string, grace: number): P
   return ctx.store.write(async (tx) => {
     const instance = await getInstance(tx.db, id)
     const first = await findOperation(tx.db, id, 'instance.delete')
-    if (first !== null) return first.id
+    if (first !== null) {
+      const more = instance.terminated_at === null && instance.desired === 'deleted' && grace < instance.grace_seconds
+      if (more) await shortenGrace(tx, instance, grace)
+      return first.id
+    }
     const intent: InstanceIntent =
       instance.desired === 'deleted' ? {} : { desired: 'deleted', grace_seconds: grace, reason: 'deleted', message: '' }
     return changePower(ctx, tx, instance, intent, 'instance.delete', grace)
   })
+}
+
+/** A second DELETE may be more urgent than the first. */
+async function shortenGrace(tx: Transaction, instance: StoredInstance, grace: number): Promise<void> {
+  const wanted = await updateIntent(tx, instance, { grace_seconds: grace })
+  if (wanted.host_id !== null) await touchHost(tx, wanted.host_id)
 }
 
 function intentOf(instance: StoredInstance, action: InstanceAction, grace: number): InstanceIntent {
