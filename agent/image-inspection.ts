@@ -234,7 +234,13 @@ async function runConfined(
     : result.signal !== undefined
       ? `was killed by ${result.signal}`
       : `exited with code ${result.exitCode ?? 'unknown'}`
-  throw new CommandError(argv, result.exitCode ?? null, result.signal ?? null, String(result.stderr), why)
+  throw new CommandError(
+    argv,
+    result.exitCode ?? null,
+    result.signal ?? null,
+    { stdout: '', stderr: String(result.stderr) },
+    why,
+  )
 }
 
 function limitArgv(limits: ConfinementLimits): string[] {

@@ -26,15 +26,23 @@ export class CommandError extends Error {
   readonly exitCode: number | null
   readonly signal: string | null
   readonly stderrTail: string
+  readonly stdoutTail: string
 
-  constructor(argv: readonly string[], exitCode: number | null, signal: string | null, stderr: string, why: string) {
-    const stderrTail = stderr.trim().slice(-2000)
+  constructor(
+    argv: readonly string[],
+    exitCode: number | null,
+    signal: string | null,
+    output: CommandOutput,
+    why: string,
+  ) {
+    const stderrTail = output.stderr.trim().slice(-2000)
     super(`${argv[0]} ${why}${stderrTail === '' ? '' : `: ${stderrTail}`}`)
     this.name = 'CommandError'
     this.argv = argv
     this.exitCode = exitCode
     this.signal = signal
     this.stderrTail = stderrTail
+    this.stdoutTail = output.stdout.slice(-2000)
   }
 }
 
@@ -73,7 +81,7 @@ export async function runCommand(argv: readonly string[], options: CommandOption
       argv,
       result.exitCode ?? null,
       result.signal ?? null,
-      stderr,
+      { stdout, stderr },
       failureReason(result, timeoutMs),
     )
   }

@@ -74,8 +74,11 @@ async function runProbe(rom: string, uid: number, group: number): Promise<Accele
   try {
     await runCommand(argv, { timeoutMs: probeMs + 5000 })
   } catch (error) {
-    const exitCode = error instanceof Error ? Reflect.get(error, 'exitCode') : null
-    if (exitCode === probeExitCode) return { kind: 'kvm', reason: '/dev/kvm ran the probe' }
+    if (!(error instanceof CommandError)) throw error
+    const { exitCode, stdoutTail } = error
+    if (exitCode === probeExitCode && stdoutTail.includes(marker)) {
+      return { kind: 'kvm', reason: '/dev/kvm ran the probe' }
+    }
     const late = exitCode === 137 || exitCode === 124
     const why = late ? `the probe did not get through within ${probeMs / 1000} s` : firstLine(error)
     return { kind: 'tcg', reason: `/dev/kvm is there but does not run guests (${why}): guests are emulated` }
