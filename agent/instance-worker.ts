@@ -1,29 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Desired, DesiredInstance, DesiredNetwork, HostCondition, ObservedStep } from '@berth/contract/host.ts'
+import type { Desired, DesiredInstance, DesiredNetwork, HostCondition } from '@berth/contract/host.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { StepName } from '@berth/contract/operations.ts'
 import type { Logger } from 'pino'
 import { type HostDriver, HostError, type Vmm } from './host-driver.ts'
 import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
+import { InstanceProgress } from './instance-progress.ts'
 import type { InstanceRecord } from './instance-record.ts'
-import type { ReadyMarker } from './ready-marker.ts'
 import { SerialFollower } from './serial-follower.ts'
-
-/** What the agent has decided about crashes; times in milliseconds. */
-export const crashPolicy = {
-  /** A VMM that lived shorter died quickly. */
-  quickMs: 60_000,
-  /** Quick deaths in a row after which the instance stays down. */
-  maxQuickDeaths: 5,
-  /** Pause before the first restart; doubles with each quick death. */
-  firstPauseMs: 1000,
-} as const
 
 /** A guest that is just starting may not hear the power button, so it is pressed again; milliseconds. */
 const buttonEveryMs = 2000
-
-/** Ready marks of other boots are taken at most this often; milliseconds. */
-const readyEveryMs = 5000
 
 /** Pauses before another attempt of a step, milliseconds. */
 const retryPausesMs = [1000, 5000]
@@ -56,8 +43,8 @@ export function intentOf(desired: Desired, instance: DesiredInstance): Intent {
 }
 
 /**
- * Drives one instance to what is desired of it: plan, act, plan again, one act at a time. It is the only one that
- * writes the instance's record. An act that takes long looks at the newest intent while it waits, so a delete never
+ * Drives one instance to what is desired of it: plan, act, plan again, one act at a time. It and its InstanceProgress
+ * are the only ones that write the instance's record. An act that takes long looks at the newest intent while it waits, so a delete never
  * stands behind a download or a slow shutdown.
  *
  * The record's `power` over the life of an instance; each change is saved before the next line runs:
@@ -69,12 +56,12 @@ export class InstanceWorker {
   readonly record: InstanceRecord
   readonly #env: WorkerEnvironment
   readonly #log: Logger
+  readonly #progress: InstanceProgress
   readonly #serial: SerialFollower
   #intent: Intent
   #vmm: Vmm | null = null
   #wake: () => void = () => {}
   #dirty = true
-  #readyAt = Number.NEGATIVE_INFINITY
   #stopped = false
   #abort = new AbortController()
   #running: Promise<void> | null = null
@@ -84,10 +71,14 @@ export class InstanceWorker {
     this.record = record
     this.#intent = intent
     this.#log = env.log.child({ instance: record.id })
+    this.#progress = new InstanceProgress(record, env.now, () => env.save(record))
     this.#serial = new SerialFollower(env.driver, record, {
-      onKernel: () => this.#kernelSeen(),
-      onReady: (marker) => this.#guestReady(marker),
-      onDropped: () => this.#save(),
+      onKernel: () => this.#progress.kernelSeen(),
+      onReady: (marker) => {
+        // who waited for this looks at the console next
+        if (this.#progress.guestReady(marker)) void env.flushConsole(record.id)
+      },
+      onDropped: () => this.#progress.save(),
     })
   }
 
@@ -134,7 +125,7 @@ export class InstanceWorker {
       this.#notice()
       const action = planInstance(this.#intent.instance, this.#situation(), this.#env.now())
       if (action.kind === 'none' || action.kind === 'wait') {
-        if (action.kind === 'none') this.#done()
+        if (action.kind === 'none') this.#progress.settled()
         await this.#idle(action)
         continue
       }
@@ -168,30 +159,27 @@ export class InstanceWorker {
       this.#log.info('adopted the running VMM')
       this.#follow(vmm)
       if (vmm.guestState() === 'running' && record.power !== 'shutting_down') {
-        if (record.power !== 'running') this.#cpusRun(this.#env.now())
+        if (record.power !== 'running') this.#progress.cpusRun(this.#env.now())
         this.#serial.start()
       }
       return
     }
-    if (record.power === 'running') this.#lost(record.host_boot_id === this.#env.driver.hostBootId ? 'crash' : 'host')
-    else if (record.power === 'shutting_down') this.#off('host')
-    else if (record.power === 'starting') this.#off('host')
+    if (record.power === 'running')
+      this.#progress.lost(record.host_boot_id === this.#env.driver.hostBootId ? 'crash' : 'host')
+    else if (record.power === 'shutting_down') this.#progress.off('host')
+    else if (record.power === 'starting') this.#progress.off('host')
   }
 
   /** Take in what the VMM did since the last look. */
   #notice(): void {
     const { record } = this
     const { instance } = this.#intent
-    if (record.seen_generation !== instance.generation) {
-      record.seen_generation = instance.generation
-      if (record.failure !== null) record.failure = null
-      if (record.power !== 'absent') record.steps = []
-      this.#save()
-    }
+    if (record.seen_generation !== instance.generation) this.#progress.see(instance.generation)
     const vmm = this.#vmm
     if (vmm?.exited()) {
       this.#vmm = null
-      this.#lost('crash')
+      this.#log.error('the VMM ended unexpectedly')
+      this.#progress.lost('crash')
     }
   }
 
@@ -212,15 +200,6 @@ export class InstanceWorker {
     if (this.#vmm === null) return 'none'
     if (this.#vmm.guestState() === 'off') return 'guest_off'
     return this.record.power === 'shutting_down' ? 'shutting_down' : 'running'
-  }
-
-  #done(): void {
-    const { record } = this
-    const settled = record.failure === null
-    if (settled && record.done_generation !== record.seen_generation) {
-      record.done_generation = record.seen_generation
-      this.#save()
-    }
   }
 
   async #perform(action: Exclude<InstanceAction, { kind: 'none' | 'wait' }>): Promise<void> {
@@ -247,15 +226,7 @@ export class InstanceWorker {
     const { driver, now } = this.#env
     this.#abort = new AbortController()
     const { signal } = this.#abort
-    record.power = 'starting'
-    record.off_cause = ''
-    record.reboots = instance.reboots.count // a fresh boot is what every reboot asked for until now wanted
-    record.timeline = { ...record.timeline }
-    delete record.timeline.vmm_started_at
-    delete record.timeline.kernel_at
-    delete record.timeline.guest_ready_at
-    this.#setCondition('Booted', 'unknown')
-    this.#setCondition('GuestReady', 'unknown')
+    this.#progress.starting(instance.reboots.count)
     try {
       const image = described(this.#intent.image ?? record.image, 'image_not_available', `image ${instance.image_id}`)
       const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
@@ -274,21 +245,19 @@ export class InstanceWorker {
       record.nic = nic
       await this.#serial.settled()
       this.#serial.beginBoot()
-      record.ready_boot_id = ''
-      this.#readyAt = Number.NEGATIVE_INFINITY
-      record.host_boot_id = driver.hostBootId
-      this.#save()
+      this.#progress.booting(driver.hostBootId)
       const vmm = await this.#step('boot', null, signal, () => driver.start(instance, nic, record.slot))
       this.#follow(vmm)
-      this.#cpusRun(now())
+      this.#progress.cpusRun(now())
       this.#serial.start()
     } catch (error) {
       if (signal.aborted) {
-        for (const step of record.steps) if (step.status === 'running') step.status = 'cancelled'
-        this.#off('host')
+        this.#progress.abandoned()
         return
       }
-      this.#giveUp(error)
+      const known = hostError(error, 'vmm_start_failed')
+      this.#log.error({ err: error }, 'the instance cannot be started')
+      this.#progress.failed(known)
     }
   }
 
@@ -299,28 +268,28 @@ export class InstanceWorker {
     signal: AbortSignal,
     work: () => Promise<T>,
   ): Promise<T> {
-    const step = this.#beginStep(name)
+    const step = this.#progress.beginStep(name)
     for (;;) {
       signal.throwIfAborted()
       step.attempt++
       step.status = 'running'
-      this.#save()
+      this.#progress.save()
       try {
         const value = await work()
-        this.#endStep(step, 'succeeded')
-        if (condition !== null) this.#setCondition(condition, 'true')
+        this.#progress.endStep(step, 'succeeded')
+        if (condition !== null) this.#progress.setCondition(condition, 'true')
         return value
       } catch (error) {
         const known = hostError(error, stepFailures[name] ?? 'vmm_start_failed')
         step.error = { code: known.code, message: known.message }
         const pauseMs = retryPausesMs[step.attempt - 1]
         if (signal.aborted || !known.tryAgain || pauseMs === undefined) {
-          this.#endStep(step, 'failed')
-          if (condition !== null) this.#setCondition(condition, 'false', known.code, known.message)
+          this.#progress.endStep(step, 'failed')
+          if (condition !== null) this.#progress.setCondition(condition, 'false', known.code, known.message)
           throw known
         }
         this.#log.warn({ err: error, step: name, attempt: step.attempt }, 'the step failed; it is tried again')
-        this.#save()
+        this.#progress.save()
         await delay(pauseMs, undefined, { signal }).catch(() => undefined) // what aborts it is looked at above
       }
     }
@@ -331,10 +300,10 @@ export class InstanceWorker {
     let graceSeconds = graceOf(this.#intent.instance)
     const vmm = this.#vmm
     if (vmm === null) return
-    const step = this.#beginStep('shutdown')
+    const step = this.#progress.beginStep('shutdown')
     step.attempt = 1
     this.record.power = 'shutting_down'
-    this.#save()
+    this.#progress.save()
     if (graceSeconds > 0) {
       const pressedAt = this.#env.now()
       while (!this.#stopped && !vmm.exited() && vmm.guestState() === 'running') {
@@ -349,8 +318,8 @@ export class InstanceWorker {
     }
     await vmm.quit()
     this.#vmm = null
-    this.#endStep(step, 'succeeded')
-    this.#off('host')
+    this.#progress.endStep(step, 'succeeded')
+    this.#progress.off('host')
   }
 
   async #quitAfterGuestOff(): Promise<void> {
@@ -361,139 +330,26 @@ export class InstanceWorker {
     const asked = this.record.power === 'shutting_down' || power !== 'running' || reboots.count > this.record.reboots
     await vmm.quit()
     this.#vmm = null
-    this.#off(asked ? 'host' : 'guest')
+    this.#progress.off(asked ? 'host' : 'guest')
   }
 
   async #remove(): Promise<void> {
     const { record } = this
-    const step = this.#beginStep('clean-up')
+    const step = this.#progress.beginStep('clean-up')
     step.attempt++
-    this.#save()
+    this.#progress.save()
     this.#serial.stop()
     await this.#serial.settled()
     await this.#env.flushConsole(record.id)
     await this.#env.driver.remove(record.id, record.vpc_id)
-    this.#endStep(step, 'succeeded')
-    record.netns = ''
-    record.nic = null
-    record.power = 'absent'
-    record.done_generation = record.seen_generation
-    this.#save()
+    this.#progress.endStep(step, 'succeeded')
+    this.#progress.removed()
     this.#log.info('removed')
   }
 
   #follow(vmm: Vmm): void {
     this.#vmm = vmm
     vmm.onChange(() => this.#nudge())
-  }
-
-  #cpusRun(at: number): void {
-    const { record } = this
-    record.power = 'running'
-    record.off_cause = ''
-    record.started_at = at
-    record.timeline.vmm_started_at = at
-    this.#setCondition('Booted', 'true')
-    this.#save()
-  }
-
-  #kernelSeen(): void {
-    if (this.record.timeline.kernel_at !== undefined) return
-    this.record.timeline.kernel_at = this.#env.now()
-    this.#save()
-  }
-
-  /** A guest says it more than once, in case a line is torn. */
-  #guestReady(marker: ReadyMarker): void {
-    const { record } = this
-    if (record.power !== 'running' || marker.boot_id === record.ready_boot_id) return
-    // a guest may print what it likes: it gets no more of the host's work by that
-    if (this.#env.now() - this.#readyAt < readyEveryMs) return
-    this.#readyAt = this.#env.now()
-    record.ready_boot_id = marker.boot_id
-    const { user_data: userData, exit_code: exitCode, output_tail: output } = marker
-    record.timeline.guest_ready_at ??= this.#env.now()
-    if (userData === 'failed') {
-      const code = exitCode === null ? '' : ` with exit code ${exitCode}`
-      this.#setCondition('GuestReady', 'false', 'user_data_failed', `user_data failed${code}: ${output}`.slice(0, 4096))
-    } else {
-      this.#setCondition('GuestReady', 'true', userData === 'ok' ? 'user_data_ok' : '')
-    }
-    void this.#env.flushConsole(record.id) // who waited for this looks at the console next
-    this.#save()
-  }
-
-  /** The VMM is gone without having been asked to go. */
-  #lost(cause: 'crash' | 'host'): void {
-    const { record } = this
-    const { now } = this.#env
-    if (cause === 'crash') {
-      const lived = now() - (record.started_at ?? now())
-      record.restarts++
-      record.quick_deaths = lived < crashPolicy.quickMs ? record.quick_deaths + 1 : 0
-      const pauseMs = crashPolicy.firstPauseMs * 2 ** Math.max(0, record.quick_deaths - 1)
-      record.restart_not_before = now() + pauseMs
-      this.#log.error({ restarts: record.restarts, pauseMs }, 'the VMM ended unexpectedly')
-      if (record.quick_deaths >= crashPolicy.maxQuickDeaths) {
-        record.quick_deaths = 0
-        record.failure = {
-          code: 'crash_loop',
-          message: `QEMU ended within ${crashPolicy.quickMs / 1000} s of its start ${crashPolicy.maxQuickDeaths} times in a row.`,
-          retryable: true,
-        }
-      }
-      this.#setCondition('Booted', 'false', 'vmm_crashed', 'QEMU ended unexpectedly.')
-    }
-    this.#off(cause)
-  }
-
-  #off(cause: InstanceRecord['off_cause']): void {
-    const { record } = this
-    record.power = 'off'
-    record.off_cause = cause
-    record.off_generation = record.seen_generation
-    record.started_at = null
-    if (cause !== 'crash') this.#setCondition('Booted', 'false', 'powered_off')
-    this.#setCondition('GuestReady', 'unknown')
-    this.#save()
-  }
-
-  #giveUp(error: unknown): void {
-    const { record } = this
-    const { code, message, retryable } = hostError(error, 'vmm_start_failed')
-    this.#log.error({ err: error }, 'the instance cannot be started')
-    record.failure = { code, message: message.slice(0, 8000), retryable }
-    this.#off('host')
-  }
-
-  #beginStep(name: StepName): ObservedStep {
-    const { record } = this
-    record.steps = record.steps.filter((step) => step.name !== name)
-    const step: ObservedStep = {
-      name,
-      status: 'running',
-      attempt: 0,
-      started_at: this.#env.now(),
-      finished_at: null,
-      error: null,
-    }
-    record.steps.push(step)
-    return step
-  }
-
-  #endStep(step: ObservedStep, status: 'succeeded' | 'failed'): void {
-    step.status = status
-    step.finished_at = this.#env.now()
-    if (status === 'succeeded') step.error = null
-    // saved with what follows from it
-  }
-
-  #setCondition(type: HostCondition, status: 'true' | 'false' | 'unknown', reason = '', message = ''): void {
-    this.record.conditions[type] = { status, reason, message, at: this.#env.now() }
-  }
-
-  #save(): void {
-    this.#env.save(this.record)
   }
 
   #nudge(): void {

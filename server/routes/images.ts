@@ -2,7 +2,7 @@ import { Image, ImageList } from '@berth/contract/images.ts'
 import type { Context } from '../context.ts'
 import { readImage, readImages } from '../domain/images.ts'
 import type { Api } from './api.ts'
-import { readRoutes } from './read-routes.ts'
+import { readRoutes } from './resource-routes.ts'
 
 /** /v1/images */
 export function imageRoutes(api: Api, ctx: Context): void {

@@ -2,7 +2,7 @@ import { InstanceType, InstanceTypeList } from '@berth/contract/instance-types.t
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import type { Api } from './api.ts'
-import { readRoutes } from './read-routes.ts'
+import { readRoutes } from './resource-routes.ts'
 
 /** /v1/instance-types */
 export function instanceTypeRoutes(api: Api, ctx: Context): void {

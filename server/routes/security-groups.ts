@@ -2,7 +2,7 @@ import { SecurityGroup, SecurityGroupList } from '@berth/contract/security-group
 import type { Context } from '../context.ts'
 import { readSecurityGroup, readSecurityGroups } from '../domain/security-groups.ts'
 import type { Api } from './api.ts'
-import { readRoutes } from './read-routes.ts'
+import { readRoutes } from './resource-routes.ts'
 
 /** /v1/security-groups */
 export function securityGroupRoutes(api: Api, ctx: Context): void {

@@ -1,0 +1,201 @@
+import type { HostCondition, ObservedStep } from '@berth/contract/host.ts'
+import type { StepName } from '@berth/contract/operations.ts'
+import type { HostError } from './host-driver.ts'
+import type { InstanceRecord } from './instance-record.ts'
+import type { ReadyMarker } from './ready-marker.ts'
+
+/** What the agent has decided about crashes; times in milliseconds. */
+const crashPolicy = {
+  /** A VMM that lived shorter died quickly. */
+  quickMs: 60_000,
+  /** Quick deaths in a row after which the instance stays down. */
+  maxQuickDeaths: 5,
+  /** Pause before the first restart; doubles with each quick death. */
+  firstPauseMs: 1000,
+} as const
+
+/** Ready marks of other boots are taken at most this often; milliseconds. */
+const readyEveryMs = 5000
+
+/**
+ * Writes what happens to an instance into its record: what each event means for power, conditions, timeline and steps.
+ * It decides nothing about what to do next (instance-plan.ts) and does nothing itself (instance-worker.ts).
+ */
+export class InstanceProgress {
+  readonly #record: InstanceRecord
+  readonly #now: () => number
+  readonly #persist: () => void
+  #readyAt = Number.NEGATIVE_INFINITY
+
+  constructor(record: InstanceRecord, now: () => number, persist: () => void) {
+    this.#record = record
+    this.#now = now
+    this.#persist = persist
+  }
+
+  /** A newer intent is being looked at: failures and steps were those of the one before. */
+  see(generation: number): void {
+    const record = this.#record
+    record.seen_generation = generation
+    record.failure = null
+    if (record.power !== 'absent') record.steps = []
+    this.save()
+  }
+
+  /** Nothing is left to do for the intent that is seen, unless the host has given up on it. */
+  settled(): void {
+    const record = this.#record
+    if (record.failure !== null || record.done_generation === record.seen_generation) return
+    record.done_generation = record.seen_generation
+    this.save()
+  }
+
+  /** A start begins. A fresh boot is what every reboot that was asked for until now wanted. */
+  starting(reboots: number): void {
+    const record = this.#record
+    record.power = 'starting'
+    record.off_cause = ''
+    record.reboots = reboots
+    delete record.timeline.vmm_started_at
+    delete record.timeline.kernel_at
+    delete record.timeline.guest_ready_at
+    this.setCondition('Booted', 'unknown')
+    this.setCondition('GuestReady', 'unknown')
+    this.save()
+  }
+
+  /** The VMM is about to be started. */
+  booting(hostBootId: string): void {
+    this.#record.ready_boot_id = ''
+    this.#readyAt = Number.NEGATIVE_INFINITY
+    this.#record.host_boot_id = hostBootId
+    this.save()
+  }
+
+  /** A start was given up because something else is wanted by now. */
+  abandoned(): void {
+    for (const step of this.#record.steps) if (step.status === 'running') step.status = 'cancelled'
+    this.off('host')
+  }
+
+  /** A start has failed, and the host will not try again under this intent. */
+  failed(error: HostError): void {
+    const { code, message, retryable } = error
+    this.#record.failure = { code, message, retryable }
+    this.off('host')
+  }
+
+  /** Nothing of the instance is left on this host. */
+  removed(): void {
+    const record = this.#record
+    record.netns = ''
+    record.nic = null
+    record.power = 'absent'
+    record.done_generation = record.seen_generation
+    this.save()
+  }
+
+  /** The VMM's CPUs run. */
+  cpusRun(at: number): void {
+    const record = this.#record
+    record.power = 'running'
+    record.off_cause = ''
+    record.started_at = at
+    record.timeline.vmm_started_at = at
+    this.setCondition('Booted', 'true')
+    this.save()
+  }
+
+  /** The kernel has said its first words. */
+  kernelSeen(): void {
+    if (this.#record.timeline.kernel_at !== undefined) return
+    this.#record.timeline.kernel_at = this.#now()
+    this.save()
+  }
+
+  /** The guest says that its first boot is over; false when that is no news. It says it twice, in case a line is torn. */
+  guestReady(marker: ReadyMarker): boolean {
+    const record = this.#record
+    if (record.power !== 'running' || marker.boot_id === record.ready_boot_id) return false
+    // a guest may print what it likes: it gets no more of the host's work by that
+    if (this.#now() - this.#readyAt < readyEveryMs) return false
+    this.#readyAt = this.#now()
+    record.ready_boot_id = marker.boot_id
+    const { user_data: userData, exit_code: exitCode, output_tail: output } = marker
+    record.timeline.guest_ready_at ??= this.#now()
+    if (userData === 'failed') {
+      const code = exitCode === null ? '' : ` with exit code ${exitCode}`
+      this.setCondition('GuestReady', 'false', 'user_data_failed', `user_data failed${code}: ${output}`.slice(0, 4096))
+    } else {
+      this.setCondition('GuestReady', 'true', userData === 'ok' ? 'user_data_ok' : '')
+    }
+    this.save()
+    return true
+  }
+
+  /** The VMM is gone without having been asked to go. */
+  lost(cause: 'crash' | 'host'): void {
+    const record = this.#record
+    const now = this.#now
+    if (cause === 'crash') {
+      const lived = now() - (record.started_at ?? now())
+      record.restarts++
+      record.quick_deaths = lived < crashPolicy.quickMs ? record.quick_deaths + 1 : 0
+      const pauseMs = crashPolicy.firstPauseMs * 2 ** Math.max(0, record.quick_deaths - 1)
+      record.restart_not_before = now() + pauseMs
+      if (record.quick_deaths >= crashPolicy.maxQuickDeaths) {
+        record.quick_deaths = 0
+        record.failure = {
+          code: 'crash_loop',
+          message: `QEMU ended within ${crashPolicy.quickMs / 1000} s of its start ${crashPolicy.maxQuickDeaths} times in a row.`,
+          retryable: true,
+        }
+      }
+      this.setCondition('Booted', 'false', 'vmm_crashed', 'QEMU ended unexpectedly.')
+    }
+    this.off(cause)
+  }
+
+  /** There is no VMM any more, and who ended it. */
+  off(cause: InstanceRecord['off_cause']): void {
+    const record = this.#record
+    record.power = 'off'
+    record.off_cause = cause
+    record.off_generation = record.seen_generation
+    record.started_at = null
+    if (cause !== 'crash') this.setCondition('Booted', 'false', 'powered_off')
+    this.setCondition('GuestReady', 'unknown')
+    this.save()
+  }
+
+  /** Begin a step anew; what is set in it is saved with what follows. */
+  beginStep(name: StepName): ObservedStep {
+    const record = this.#record
+    record.steps = record.steps.filter((step) => step.name !== name)
+    const step: ObservedStep = {
+      name,
+      status: 'running',
+      attempt: 0,
+      started_at: this.#now(),
+      finished_at: null,
+      error: null,
+    }
+    record.steps.push(step)
+    return step
+  }
+
+  endStep(step: ObservedStep, status: 'succeeded' | 'failed'): void {
+    step.status = status
+    step.finished_at = this.#now()
+    if (status === 'succeeded') step.error = null
+  }
+
+  setCondition(type: HostCondition, status: 'true' | 'false' | 'unknown', reason = '', message = ''): void {
+    this.#record.conditions[type] = { status, reason, message, at: this.#now() }
+  }
+
+  /** Make the record durable and have it reported. */
+  save(): void {
+    this.#persist()
+  }
+}
