@@ -45,6 +45,8 @@ export interface HostDriver {
 
   /** Serial output from a position in the log, at most `maxBytes`. */
   readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer>
+  /** Bytes in the log now. */
+  serialSize(instanceId: string): Promise<number>
   /** Keep the log below its cap; gives how many bytes were dropped from its front. */
   trimSerial(instanceId: string): Promise<number>
   /** Call back soon after new serial output; gives the function that ends it. */

@@ -83,7 +83,20 @@ export class SerialFollower {
     })
   }
 
+  /**
+   * The log can be shorter than what was read of it: an agent was killed between cutting it and noting that, or its end
+   * was lost with the host's power. Its end then counts as what was read last.
+   */
+  async #noteLostBytes(): Promise<void> {
+    const size = await this.#driver.serialSize(this.#record.id)
+    const lost = this.#position - (this.#record.serial_dropped + size)
+    if (lost <= 0) return
+    this.#record.serial_dropped += lost
+    this.#on.onDropped()
+  }
+
   async #readNew(): Promise<void> {
+    await this.#noteLostBytes()
     for (;;) {
       const { offset, data } = await this.read(this.#position)
       if (data.length === 0) break

@@ -20,7 +20,7 @@ import { renderSeed, renderVendorData, writeSeed } from '../seed.ts'
 import { type Accelerator, chooseAccelerator } from './accelerator.ts'
 import { runtimePaths } from './argv.ts'
 import { launchQemu } from './launch.ts'
-import { onGrowth, readFrom, trim } from './serial-log.ts'
+import { onGrowth, readFrom, sizeOf, trim } from './serial-log.ts'
 import { QemuVmm } from './vmm.ts'
 
 /** What one vCPU, MiB and GiB of the machine is offered as. Memory is never overcommitted; 1 GiB is the host's own. */
@@ -211,6 +211,10 @@ export class QemuHost implements HostDriver {
 
   readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer> {
     return readFrom(diskFiles(this.#directoryOf(instanceId)).serialLog, position, maxBytes)
+  }
+
+  serialSize(instanceId: string): Promise<number> {
+    return sizeOf(diskFiles(this.#directoryOf(instanceId)).serialLog)
   }
 
   trimSerial(instanceId: string): Promise<number> {

@@ -1,5 +1,5 @@
 import { watch } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { open, stat } from 'node:fs/promises'
 
 /** Size above which the log is cut, and what is kept of it then. */
 const capBytes = 16 * 1024 * 1024
@@ -15,6 +15,14 @@ export async function readFrom(path: string, position: number, maxBytes: number)
   } finally {
     await file.close()
   }
+}
+
+/** Bytes in a file; 0 when it is not there. */
+export async function sizeOf(path: string): Promise<number> {
+  return stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  )
 }
 
 /**

@@ -155,6 +155,10 @@ export class SimulatedHost implements HostDriver {
     return serial.subarray(position, position + maxBytes)
   }
 
+  async serialSize(instanceId: string): Promise<number> {
+    return this.#instances.get(instanceId)?.serial.length ?? 0
+  }
+
   async trimSerial(): Promise<number> {
     return 0
   }

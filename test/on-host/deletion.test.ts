@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -21,13 +21,14 @@ async function stallingSource(): Promise<Server> {
 describe('deletion in every state', () => {
   let dev: DevProcess
   let source: Server
+  let catalogue: string
   let before: string[]
 
   beforeAll(async () => {
     source = await stallingSource()
     const address = source.address()
     const port = typeof address === 'object' && address !== null ? address.port : 0
-    const catalogue = join(tmpdir(), `berth-catalogue-${process.pid}.yaml`)
+    catalogue = join(tmpdir(), `berth-catalogue-${process.pid}.yaml`)
     const common = { min_disk_gb: 1, architecture: 'x86_64', default_user: 'root', network: 'static' }
     const images = [
       { id: 'micro', title: 'micro', recipe: 'micro', ...common },
@@ -47,6 +48,7 @@ describe('deletion in every state', () => {
 
   afterAll(async () => {
     await dev.down()
+    await rm(catalogue)
     source.closeAllConnections()
     source.close()
   })

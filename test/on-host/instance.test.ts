@@ -110,12 +110,21 @@ describe('the life of an instance', () => {
     expect(instance.status.reason).toBe('guest_shutdown')
   })
 
+  /** One that is left in the network goes on, and hears nothing more of the one that went. */
+  async function expectUnharmed(id: string, goneAddress: string): Promise<void> {
+    expect(await dev.ssh(id, 'hostname')).toBe('web-1')
+    await expect(dev.ssh(id, `ping -c 1 -w 3 ${goneAddress}`)).rejects.toThrow()
+    await expect(dev.ssh(id, 'nslookup db-1.vpc.internal')).rejects.toThrow()
+  }
+
   test('after DELETE nothing of either is left on the host, and the console log is still readable', async () => {
-    await Promise.all([dev.delete(web), dev.delete(db)])
-    for (const id of [web, db]) {
+    const address = (await dev.get(db)).status.private_ip
+    for (const id of [db, web]) {
+      await dev.delete(id)
       const instance = await dev.reach(id, 'terminated')
       expect((await dev.operation(instance.operation_id)).status).toBe('succeeded')
       expect(await dev.consoleLog(id)).toContain('BERTH-READY 1 ')
+      if (id === db) await expectUnharmed(web, address)
     }
     expect(await hostSnapshot(dev)).toEqual(before)
   })
