@@ -15,6 +15,7 @@ import {
 } from './data-directory.ts'
 import { type RunningDev, startDev } from './dev.ts'
 import type { DevFlags } from './dev-command.ts'
+import { interruption } from './interruption.ts'
 import { removeRuntime } from './runtime.ts'
 
 /** Exit code of a command that only root can run (sysexits.h, EX_NOPERM). */
@@ -26,15 +27,14 @@ export async function up(flags: DevFlags): Promise<number> {
   const startedAt = performance.now()
   const data = await openDataDirectory(flags.dataDir, flags.hypervisor)
   process.stdout.on('error', () => undefined) // a terminal that has gone is no reason to end
-  const stopping = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopping.abort(signal))
+  const stopping = interruption()
   const dev = await startDev(data, flags, logger(flags))
   const images = (await dev.driver.images()).filter((image) => image.state === 'available').map((image) => image.id)
   const seconds = (performance.now() - startedAt) / 1000
   process.stdout.write(renderBanner({ url: dev.url, dataDirectory: data.path, driver: dev.driver, images, seconds }))
-  if (!stopping.signal.aborted) {
+  if (!stopping.aborted) {
     const { promise, resolve: stop } = Promise.withResolvers<void>()
-    stopping.signal.addEventListener('abort', () => stop())
+    stopping.addEventListener('abort', () => stop())
     await promise
   }
   process.stdout.write('stopping; instances run on\n')

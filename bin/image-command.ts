@@ -5,6 +5,7 @@ import { recipeIds } from '@berth/images/recipe.ts'
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
 import { dataPaths } from './data-directory.ts'
 import { missingPackages, renderInstallCommand } from './host-packages.ts'
+import { interruption } from './interruption.ts'
 
 const dataDirOption = () =>
   new Option('--data-dir <dir>', 'data directory of the host').env('BERTH_DATA_DIR').default('./.berth')
@@ -24,6 +25,7 @@ export function addHostImageCommands(image: Command): void {
         throw new Error(`packages are missing; install them with:\n  ${renderInstallCommand(missing)}`)
       const built = await buildImage(recipe, {
         imagesDirectory: dataPaths(resolve(flags.dataDir)).images,
+        signal: interruption(),
         onProgress: ({ step, detail, seconds }) =>
           process.stderr.write(
             `${seconds.toFixed(1).padStart(6)} s  ${step}${detail === undefined ? '' : ` (${detail})`}\n`,
@@ -57,6 +59,7 @@ export function addHostImageCommands(image: Command): void {
           ...(flags.minDiskGb === undefined ? {} : { min_disk_gb: flags.minDiskGb }),
         },
         dataPaths(resolve(flags.dataDir)).images,
+        { signal: interruption() },
       )
       process.stdout.write(`${imported.id}: ${(imported.size_bytes / 1e6).toFixed(1)} MB, sha256 ${imported.sha256}\n`)
     })

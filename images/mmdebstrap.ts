@@ -1,3 +1,4 @@
+import { dirname } from 'node:path'
 import { runCommand } from '@berth/agent/run-command.ts'
 import { archiveKeyring, renderSources } from './debian-packages.ts'
 import type { DebianMirrors } from './recipe.ts'
@@ -59,7 +60,8 @@ export async function runMmdebstrap(options: MmdebstrapOptions): Promise<void> {
   await runCommand([...namespaces, ...mmdebstrapArguments(options)], {
     signal: options.signal,
     timeoutMs: 45 * 60_000,
-    env: { LC_ALL: 'C.UTF-8' },
+    // its temporary files go with the build's own directory, also when it is killed
+    env: { LC_ALL: 'C.UTF-8', TMPDIR: dirname(options.root) },
     onLine: (line) => {
       if (line.startsWith('I: ')) options.onProgress(line.slice(3))
     },
