@@ -99,10 +99,6 @@ export class InstanceWorker {
     this.#nudge()
   }
 
-  get desired(): DesiredInstance {
-    return this.#intent.instance
-  }
-
   /** Serial output that the server has not got yet. */
   get serial(): SerialFollower {
     return this.#serial

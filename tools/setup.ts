@@ -65,7 +65,7 @@ async function ensureMicro(data: string): Promise<void> {
     () => false,
   )
   if (there) return
-  console.log('Building the guest image `micro` from Debian packages (half a minute, once) ...')
+  console.log('Building the guest image `micro` from Debian packages (once) ...')
   const berth = join(import.meta.dirname, '../berth')
   const { status } = spawnSync(berth, ['image', 'build', 'micro', '--data-dir', data], { stdio: 'inherit' })
   if (status !== 0) throw new Error('the image micro could not be built; the message above says why')

@@ -19,7 +19,6 @@ export interface SimulatedHostOptions {
 }
 
 interface SimulatedInstance {
-  vpcId: string
   hasDisk: boolean
   hasTap: boolean
   vmm: SimulatedVmm | null
@@ -175,7 +174,6 @@ export class SimulatedHost implements HostDriver {
     const existing = this.#instances.get(about.id)
     if (existing !== undefined) return existing
     const instance: SimulatedInstance = {
-      vpcId: about.vpc_id,
       hasDisk: false,
       hasTap: false,
       vmm: null,
