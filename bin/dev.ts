@@ -45,7 +45,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
     server = await startServer(
       {
         listen: options.listen,
-        databaseFile: paths.database,
+        database: paths.database,
         hosts: [{ hostId, credential }],
         images,
         instanceTypes,

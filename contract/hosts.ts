@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { generatedIdPattern } from './ids.ts'
-import { Metadata, named, oneOf, ref, strict, TimestampOrEmpty } from './schema.ts'
+import { Metadata, MetadataPatch, named, oneOf, pageOf, ref, strict, TimestampOrEmpty } from './schema.ts'
 
 export const Capacity = named(
   'Capacity',
@@ -41,4 +41,17 @@ export const Host = named(
 )
 export type Host = Static<typeof Host>
 
-export const HostList = named('HostList', Type.Object({ items: Type.Array(ref(Host)) }, strict))
+export const HostList = named('HostList', pageOf(Host))
+
+/** `schedulable: false` cordons a host: what runs there runs on, nothing new is placed there. */
+export const HostPatch = named(
+  'HostPatch',
+  Type.Object(
+    {
+      metadata: Type.Optional(MetadataPatch),
+      spec: Type.Optional(Type.Object({ schedulable: Type.Optional(Type.Boolean()) }, strict)),
+    },
+    strict,
+  ),
+)
+export type HostPatch = Static<typeof HostPatch>

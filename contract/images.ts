@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { Metadata, named, oneOf, ref, strict } from './schema.ts'
+import { Labels, Name, named, oneOf, pageOf, strict, TimestampOrEmpty } from './schema.ts'
 
 /** The id of an image is its name: `ubuntu-22.04`, `micro`. Also a file name, so the pattern is narrow. */
 export const imageIdPattern = '^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$'
@@ -60,7 +60,7 @@ export const Image = named(
   Type.Object(
     {
       id: ImageId,
-      metadata: ref(Metadata),
+      metadata: Type.Object({ name: Name, labels: Labels, created_at: TimestampOrEmpty }, strict),
       spec: Type.Object(
         {
           title: imageFields.title,
@@ -88,4 +88,4 @@ export const Image = named(
 )
 export type Image = Static<typeof Image>
 
-export const ImageList = named('ImageList', Type.Object({ items: Type.Array(ref(Image)) }, strict))
+export const ImageList = named('ImageList', pageOf(Image))

@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { named, ref, strict } from './schema.ts'
+import { named, pageOf, strict } from './schema.ts'
 
 export const InstanceTypeSpec = Type.Object(
   {
@@ -17,4 +17,4 @@ export const InstanceType = named(
 )
 export type InstanceType = Static<typeof InstanceType>
 
-export const InstanceTypeList = named('InstanceTypeList', Type.Object({ items: Type.Array(ref(InstanceType)) }, strict))
+export const InstanceTypeList = named('InstanceTypeList', pageOf(InstanceType))

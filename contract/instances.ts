@@ -2,7 +2,20 @@ import Type, { type Static } from 'typebox'
 import { chosenIdPattern, generatedIdPattern } from './ids.ts'
 import { ImageId } from './images.ts'
 import { instanceStates } from './instance-states.ts'
-import { Metadata, MetadataInput, named, oneOf, ref, strict, TimestampOrEmpty } from './schema.ts'
+import {
+  Labels,
+  Metadata,
+  MetadataInput,
+  MetadataPatch,
+  named,
+  oneOf,
+  pageOf,
+  ref,
+  resourceListQuery,
+  strict,
+  Timestamp,
+  TimestampOrEmpty,
+} from './schema.ts'
 
 /** Sizes an instance may ask for; a host may be smaller. */
 export const sizeLimits = {
@@ -22,6 +35,7 @@ const TypeId = Type.String({ pattern: '^[a-z0-9][a-z0-9.-]{0,62}$', description:
 const VpcRef = Type.String({ pattern: chosenIdPattern('vpc') })
 const SubnetRef = Type.String({ pattern: chosenIdPattern('subnet') })
 const SecurityGroupRef = Type.String({ pattern: chosenIdPattern('sg') })
+const SecurityGroups = Type.Array(SecurityGroupRef, { maxItems: 16, uniqueItems: true })
 const SshKeyRef = Type.String({ pattern: chosenIdPattern('key') })
 const UserData = Type.String({
   maxLength: userDataMaxCharacters,
@@ -37,7 +51,7 @@ export const InstanceSpecInput = Type.Object(
     disk_gb: Type.Optional(DiskGb),
     vpc_id: Type.Optional(VpcRef),
     subnet_id: Type.Optional(SubnetRef),
-    security_groups: Type.Optional(Type.Array(SecurityGroupRef, { maxItems: 16, uniqueItems: true })),
+    security_groups: Type.Optional(SecurityGroups),
     ssh_key_ids: Type.Optional(Type.Array(SshKeyRef, { maxItems: 64, uniqueItems: true })),
     user_data: Type.Optional(UserData),
   },
@@ -45,17 +59,39 @@ export const InstanceSpecInput = Type.Object(
 )
 export type InstanceSpecInput = Static<typeof InstanceSpecInput>
 
+/** What becomes of an instance that no host has room for. */
+export const onCapacity = ['queue', 'fail'] as const
+
+/** Why a host does not take an instance. */
+export const refusals = ['unreachable', 'cordoned', 'too_small', 'no_vcpus', 'no_memory', 'no_disk'] as const
+export type Refusal = (typeof refusals)[number]
+
 export const InstanceCreate = named(
   'InstanceCreate',
   Type.Object(
     {
       metadata: Type.Optional(MetadataInput),
       spec: InstanceSpecInput,
+      on_capacity: Type.Optional(
+        oneOf(onCapacity, { description: 'When no host has room now: wait in the queue (default), or fail' }),
+      ),
     },
     strict,
   ),
 )
 export type InstanceCreate = Static<typeof InstanceCreate>
+
+export const InstancePatch = named(
+  'InstancePatch',
+  Type.Object(
+    {
+      metadata: Type.Optional(MetadataPatch),
+      spec: Type.Optional(Type.Object({ security_groups: Type.Optional(SecurityGroups) }, strict)),
+    },
+    strict,
+  ),
+)
+export type InstancePatch = Static<typeof InstancePatch>
 
 export const InstanceSpec = named(
   'InstanceSpec',
@@ -142,24 +178,13 @@ const contractStatus = {
 const InstanceId = Type.String({ pattern: generatedIdPattern('inst') })
 const OperationRef = Type.String({ pattern: generatedIdPattern('op'), description: 'The latest operation' })
 
-export const InstanceMetadata = named(
-  'InstanceMetadata',
-  Type.Object(
-    {
-      ...Metadata.properties,
-      generation: Type.Integer({ minimum: 1, description: 'Rises with every change of what is wanted' }),
-    },
-    strict,
-  ),
-)
-
 /** The answer to POST: status has exactly the four strings of the contract. */
 export const InstanceCreated = named(
   'InstanceCreated',
   Type.Object(
     {
       id: InstanceId,
-      metadata: ref(InstanceMetadata),
+      metadata: ref(Metadata),
       spec: ref(InstanceSpec),
       status: Type.Object(contractStatus, strict),
       operation_id: OperationRef,
@@ -174,7 +199,7 @@ export const Instance = named(
   Type.Object(
     {
       id: InstanceId,
-      metadata: ref(InstanceMetadata),
+      metadata: ref(Metadata),
       spec: ref(InstanceSpec),
       status: Type.Object(
         {
@@ -203,10 +228,40 @@ export const Instance = named(
 )
 export type Instance = Static<typeof Instance>
 
-export const InstanceList = named(
-  'InstanceList',
-  Type.Object({ items: Type.Array(ref(Instance)), next_cursor: Type.Optional(Type.String()) }, strict),
+/** The answer to a dry run: the document that would be, its ids "", and what placement says now. */
+export const InstanceDryRun = named(
+  'InstanceDryRun',
+  Type.Object(
+    {
+      id: Type.Literal(''),
+      metadata: Type.Object(
+        {
+          name: Type.String({ description: '"" when none was given: it would be the id' }),
+          labels: Labels,
+          created_at: Timestamp,
+          generation: Type.Integer(),
+        },
+        strict,
+      ),
+      spec: ref(InstanceSpec),
+      status: Type.Object(contractStatus, strict),
+      operation_id: Type.Literal(''),
+      placement: Type.Object(
+        {
+          host_id: Type.String({ description: 'Host it would be placed on now, "" when none has room' }),
+          hosts: Type.Integer({ minimum: 0, description: 'Hosts that were looked at' }),
+          refusals: Type.Array(Type.Object({ reason: oneOf(refusals), hosts: Type.Integer({ minimum: 1 }) }, strict)),
+          message: Type.String({ description: 'The same for people, "" when there is room' }),
+        },
+        strict,
+      ),
+    },
+    strict,
+  ),
 )
+export type InstanceDryRun = Static<typeof InstanceDryRun>
+
+export const InstanceList = named('InstanceList', pageOf(Instance))
 export type InstanceList = Static<typeof InstanceList>
 
 /** Seconds a guest gets to shut down after the power button before it is powered off. */
@@ -250,12 +305,20 @@ export const InstanceGetQuery = Type.Object(
   strict,
 )
 
+const FilterId = Type.Optional(Type.String({ maxLength: 63 }))
+
+export const InstanceCreateQuery = Type.Object(
+  { dry_run: Type.Optional(Type.Boolean({ description: 'Check everything, keep nothing, answer 200' })) },
+  strict,
+)
+
 export const InstanceListQuery = Type.Object(
   {
-    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 1000 })),
-    cursor: Type.Optional(Type.String({ maxLength: 512 })),
+    ...resourceListQuery,
     state: Type.Optional(State),
-    name: Type.Optional(Type.String({ maxLength: 63 })),
+    host_id: FilterId,
+    vpc_id: FilterId,
+    subnet_id: FilterId,
   },
   strict,
 )

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { generatedIdPattern } from './ids.ts'
-import { named, oneOf, ref, strict, Timestamp } from './schema.ts'
+import { listQuery, named, oneOf, pageOf, ref, strict, Timestamp } from './schema.ts'
 
 export const operationTypes = [
   'instance.create',
@@ -71,7 +71,7 @@ export const Operation = named(
 )
 export type Operation = Static<typeof Operation>
 
-export const OperationList = named('OperationList', Type.Object({ items: Type.Array(ref(Operation)) }, strict))
+export const OperationList = named('OperationList', pageOf(Operation))
 
 export const OperationGetQuery = Type.Object(
   {
@@ -86,7 +86,15 @@ export const OperationGetQuery = Type.Object(
   strict,
 )
 
-export const OperationListQuery = Type.Object({ resource_id: Type.Optional(Type.String({ maxLength: 63 })) }, strict)
+export const OperationListQuery = Type.Object(
+  {
+    ...listQuery,
+    resource_id: Type.Optional(Type.String({ maxLength: 63 })),
+    type: Type.Optional(oneOf(operationTypes)),
+    status: Type.Optional(oneOf(operationStatuses)),
+  },
+  strict,
+)
 
 /** Whether an operation in this status will not change any more. */
 export function hasEnded(status: OperationStatus): boolean {

@@ -31,17 +31,42 @@ export const Name = Type.String({
 })
 
 const labelText = '[A-Za-z0-9._/-]'
+export const labelKeyPattern = `^${labelText}{1,63}$`
+export const labelValuePattern = `^${labelText}{0,63}$`
+
+/** Most labels of a resource. */
+export const maxLabels = 64
 
 export const Labels = Type.Record(
-  Type.String({ pattern: `^${labelText}{1,63}$` }),
-  Type.String({ pattern: `^${labelText}{0,63}$`, maxLength: 63 }),
-  { additionalProperties: false, maxProperties: 64, description: 'At most 64; keys and values of [A-Za-z0-9._/-]' },
+  Type.String({ pattern: labelKeyPattern }),
+  Type.String({ pattern: labelValuePattern, maxLength: 63 }),
+  {
+    additionalProperties: false,
+    maxProperties: maxLabels,
+    description: 'At most 64; keys and values of [A-Za-z0-9._/-]',
+  },
 )
 
 export const MetadataInput = Type.Object(
   { name: Type.Optional(Name), labels: Type.Optional(Labels) },
   { additionalProperties: false },
 )
+
+/** Body of a PATCH: what is named is changed; a label that is null is removed (RFC 7396). */
+export const MetadataPatch = Type.Object(
+  {
+    name: Type.Optional(Name),
+    labels: Type.Optional(
+      Type.Record(
+        Type.String({ pattern: labelKeyPattern }),
+        Type.Union([Type.String({ pattern: labelValuePattern, maxLength: 63 }), Type.Null()]),
+        { additionalProperties: false, maxProperties: 128, description: 'Labels to set; null removes one' },
+      ),
+    ),
+  },
+  { additionalProperties: false },
+)
+export type MetadataPatch = Static<typeof MetadataPatch>
 
 export const Metadata = named(
   'Metadata',
@@ -50,13 +75,52 @@ export const Metadata = named(
       name: Name,
       labels: Type.Record(Type.String(), Type.String()),
       created_at: Timestamp,
+      generation: Type.Integer({ minimum: 1, description: 'Rises with every change of what is wanted' }),
     },
     { additionalProperties: false },
   ),
 )
 
-/** Query of every list. */
-export const listLimit = { default: 1000, maximum: 1000 } as const
-
 /** An object that allows no field but the ones named. */
 export const strict = { additionalProperties: false } as const
+
+/** Parameters of every list. */
+export const listQuery = {
+  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 1000, description: 'Most items of a page' })),
+  cursor: Type.Optional(Type.String({ maxLength: 512, description: 'next_cursor of the page before' })),
+} as const
+
+/** Parameters of the lists of resources with metadata. */
+export const resourceListQuery = {
+  ...listQuery,
+  name: Type.Optional(Type.String({ maxLength: 63 })),
+  label_selector: Type.Optional(
+    Type.String({ maxLength: 4096, description: 'Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h' }),
+  ),
+} as const
+
+export const ResourceListQuery = Type.Object(resourceListQuery, strict)
+
+/** A page of a list; `next_cursor` is there only when there is more. */
+export function pageOf<S extends TSchema>(item: S) {
+  return Type.Object({ items: Type.Array(ref(item)), next_cursor: Type.Optional(Type.String()) }, strict)
+}
+
+/** Headers of a POST. A key is any text of visible ASCII characters that the caller makes up, best a random one. */
+export const IdempotencyHeaders = Type.Object({
+  'idempotency-key': Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 255,
+      pattern: '^[!-~]+$',
+      description: 'The same key with the same request gives the first answer again, for 24 hours',
+    }),
+  ),
+})
+
+/** Headers of a PATCH. */
+export const PreconditionHeaders = Type.Object({
+  'if-match': Type.Optional(
+    Type.String({ maxLength: 1024, description: 'ETag of the version that is changed; another version is 412' }),
+  ),
+})

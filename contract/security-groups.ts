@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern } from './ids.ts'
-import { Metadata, named, oneOf, ref, strict } from './schema.ts'
+import { Metadata, MetadataInput, MetadataPatch, named, oneOf, pageOf, ref, strict } from './schema.ts'
 
 const Port = Type.Integer({ minimum: 0, maximum: 65_535 })
 
@@ -37,7 +37,37 @@ export const SecurityGroup = named(
 )
 export type SecurityGroup = Static<typeof SecurityGroup>
 
-export const SecurityGroupList = named(
-  'SecurityGroupList',
-  Type.Object({ items: Type.Array(ref(SecurityGroup)) }, strict),
+export const SecurityGroupList = named('SecurityGroupList', pageOf(SecurityGroup))
+
+const Rules = Type.Array(ref(SecurityGroupRule), { maxItems: 200 })
+const Description = Type.String({ maxLength: 255 })
+
+export const SecurityGroupCreate = named(
+  'SecurityGroupCreate',
+  Type.Object(
+    {
+      id: Type.Optional(Type.String({ pattern: chosenIdPattern('sg') })),
+      metadata: Type.Optional(MetadataInput),
+      spec: Type.Optional(
+        Type.Object({ description: Type.Optional(Description), rules: Type.Optional(Rules) }, strict),
+      ),
+    },
+    strict,
+  ),
 )
+export type SecurityGroupCreate = Static<typeof SecurityGroupCreate>
+
+/** `rules` replaces all of them. */
+export const SecurityGroupPatch = named(
+  'SecurityGroupPatch',
+  Type.Object(
+    {
+      metadata: Type.Optional(MetadataPatch),
+      spec: Type.Optional(
+        Type.Object({ description: Type.Optional(Description), rules: Type.Optional(Rules) }, strict),
+      ),
+    },
+    strict,
+  ),
+)
+export type SecurityGroupPatch = Static<typeof SecurityGroupPatch>

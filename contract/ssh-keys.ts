@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern } from './ids.ts'
-import { Metadata, MetadataInput, named, ref, strict } from './schema.ts'
+import { Metadata, MetadataInput, MetadataPatch, named, pageOf, ref, strict } from './schema.ts'
 
 const SshKeyId = Type.String({ pattern: chosenIdPattern('key') })
 
@@ -34,4 +34,7 @@ export const SshKey = named(
 )
 export type SshKey = Static<typeof SshKey>
 
-export const SshKeyList = named('SshKeyList', Type.Object({ items: Type.Array(ref(SshKey)) }, strict))
+export const SshKeyList = named('SshKeyList', pageOf(SshKey))
+
+export const SshKeyPatch = named('SshKeyPatch', Type.Object({ metadata: Type.Optional(MetadataPatch) }, strict))
+export type SshKeyPatch = Static<typeof SshKeyPatch>

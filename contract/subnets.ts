@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern } from './ids.ts'
-import { Metadata, MetadataInput, named, ref, strict } from './schema.ts'
+import { Metadata, MetadataInput, MetadataPatch, named, pageOf, ref, resourceListQuery, strict } from './schema.ts'
 import { Cidr } from './vpcs.ts'
 
 const SubnetId = Type.String({ pattern: chosenIdPattern('subnet') })
@@ -36,4 +36,12 @@ export const Subnet = named(
 )
 export type Subnet = Static<typeof Subnet>
 
-export const SubnetList = named('SubnetList', Type.Object({ items: Type.Array(ref(Subnet)) }, strict))
+export const SubnetList = named('SubnetList', pageOf(Subnet))
+
+export const SubnetPatch = named('SubnetPatch', Type.Object({ metadata: Type.Optional(MetadataPatch) }, strict))
+export type SubnetPatch = Static<typeof SubnetPatch>
+
+export const SubnetListQuery = Type.Object(
+  { ...resourceListQuery, vpc_id: Type.Optional(Type.String({ maxLength: 63 })) },
+  strict,
+)

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern } from './ids.ts'
-import { Metadata, MetadataInput, named, ref, strict } from './schema.ts'
+import { Metadata, MetadataInput, MetadataPatch, named, pageOf, ref, strict } from './schema.ts'
 
 const VpcId = Type.String({ pattern: chosenIdPattern('vpc') })
 export const Cidr = Type.String({ maxLength: 18, description: 'IPv4 network in CIDR notation, 10.0.0.0/16' })
@@ -32,4 +32,7 @@ export const Vpc = named(
 )
 export type Vpc = Static<typeof Vpc>
 
-export const VpcList = named('VpcList', Type.Object({ items: Type.Array(ref(Vpc)) }, strict))
+export const VpcList = named('VpcList', pageOf(Vpc))
+
+export const VpcPatch = named('VpcPatch', Type.Object({ metadata: Type.Optional(MetadataPatch) }, strict))
+export type VpcPatch = Static<typeof VpcPatch>

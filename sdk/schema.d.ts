@@ -37,7 +37,8 @@ export interface paths {
         delete: operations["deleteInstance"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change name, labels or security groups of an instance */
+        patch: operations["updateInstance"];
         trace?: never;
     };
     "/v1/instances/{id}/start": {
@@ -149,7 +150,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List instance types */
+        /** List instance types in the order of their ids */
         get: operations["listInstanceTypes"];
         put?: never;
         post?: never;
@@ -183,7 +184,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List images */
+        /** List images in the order of their ids */
         get: operations["listImages"];
         put?: never;
         post?: never;
@@ -217,7 +218,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List ssh keys */
+        /** List ssh keys in the order of their ids */
         get: operations["listSshKeys"];
         put?: never;
         /** Create an SSH key */
@@ -243,7 +244,8 @@ export interface paths {
         delete: operations["deleteSshKey"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change an SSH key */
+        patch: operations["updateSshKey"];
         trace?: never;
     };
     "/v1/vpcs": {
@@ -253,7 +255,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List vpcs */
+        /** List vpcs in the order of their ids */
         get: operations["listVpcs"];
         put?: never;
         /** Create a VPC */
@@ -279,7 +281,8 @@ export interface paths {
         delete: operations["deleteVpc"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change a VPC */
+        patch: operations["updateVpc"];
         trace?: never;
     };
     "/v1/subnets": {
@@ -289,7 +292,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List subnets */
+        /** List subnets in the order of their ids */
         get: operations["listSubnets"];
         put?: never;
         /** Create a subnet */
@@ -315,7 +318,8 @@ export interface paths {
         delete: operations["deleteSubnet"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change a subnet */
+        patch: operations["updateSubnet"];
         trace?: never;
     };
     "/v1/security-groups": {
@@ -325,10 +329,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List security groups */
+        /** List security groups in the order of their ids */
         get: operations["listSecurityGroups"];
         put?: never;
-        post?: never;
+        /** Create a security group */
+        post: operations["createSecurityGroup"];
         delete?: never;
         options?: never;
         head?: never;
@@ -346,10 +351,12 @@ export interface paths {
         get: operations["getSecurityGroup"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** Delete a security group that nothing uses */
+        delete: operations["deleteSecurityGroup"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change a security group */
+        patch: operations["updateSecurityGroup"];
         trace?: never;
     };
     "/v1/hosts": {
@@ -359,7 +366,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List hosts */
+        /** List hosts in the order of their ids */
         get: operations["listHosts"];
         put?: never;
         post?: never;
@@ -378,6 +385,27 @@ export interface paths {
         };
         /** Show one of the hosts */
         get: operations["getHost"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Change a host: cordon it, name it, label it */
+        patch: operations["updateHost"];
+        trace?: never;
+    };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Every change, as server-sent events
+         * @description Each event has `id` (its sequence number), `event` (`instance.updated`) and `data`, a JSON document of the schema Event. Begin where you left off with the header Last-Event-ID or the query `after`; without either the stream begins with the next change. An event `reset` comes first when the events behind that number are no longer kept: list again, then go on.
+         */
+        get: operations["streamEvents"];
         put?: never;
         post?: never;
         delete?: never;
@@ -432,6 +460,8 @@ export interface components {
             };
             /** Format: date-time */
             created_at: string;
+            /** @description Rises with every change of what is wanted */
+            generation: number;
         };
         Problem: {
             /** @description URI reference that names the kind of problem */
@@ -483,7 +513,7 @@ export interface components {
         };
         Instance: {
             id: string;
-            metadata: components["schemas"]["InstanceMetadata"];
+            metadata: components["schemas"]["Metadata"];
             spec: components["schemas"]["InstanceSpec"];
             status: {
                 /** @enum {string} */
@@ -542,10 +572,15 @@ export interface components {
                 /** @description base64 (RFC 4648) of a cloud-init document or a #! script, at most 64 KiB decoded */
                 user_data?: string;
             };
+            /**
+             * @description When no host has room now: wait in the queue (default), or fail
+             * @enum {string}
+             */
+            on_capacity?: "queue" | "fail";
         };
         InstanceCreated: {
             id: string;
-            metadata: components["schemas"]["InstanceMetadata"];
+            metadata: components["schemas"]["Metadata"];
             spec: components["schemas"]["InstanceSpec"];
             status: {
                 /** @enum {string} */
@@ -560,20 +595,63 @@ export interface components {
             /** @description The latest operation */
             operation_id: string;
         };
+        InstanceDryRun: {
+            /** @enum {string} */
+            id: "";
+            metadata: {
+                /** @description "" when none was given: it would be the id */
+                name: string;
+                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                labels: {
+                    [key: string]: string;
+                };
+                /** Format: date-time */
+                created_at: string;
+                generation: number;
+            };
+            spec: components["schemas"]["InstanceSpec"];
+            status: {
+                /** @enum {string} */
+                state: "provisioning" | "running" | "stopping" | "stopped" | "terminated";
+                /** @description Host it runs on, "" until placed */
+                host_id: string;
+                /** @description IPv4 address, "" until placed */
+                private_ip: string;
+                /** @description IPv4 address, "" when there is none */
+                public_ip: string;
+            };
+            /** @enum {string} */
+            operation_id: "";
+            placement: {
+                /** @description Host it would be placed on now, "" when none has room */
+                host_id: string;
+                /** @description Hosts that were looked at */
+                hosts: number;
+                refusals: {
+                    /** @enum {string} */
+                    reason: "unreachable" | "cordoned" | "too_small" | "no_vcpus" | "no_memory" | "no_disk";
+                    hosts: number;
+                }[];
+                /** @description The same for people, "" when there is room */
+                message: string;
+            };
+        };
         InstanceList: {
             items: components["schemas"]["Instance"][];
             next_cursor?: string;
         };
-        InstanceMetadata: {
-            /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
-            name: string;
-            labels: {
-                [key: string]: string;
+        InstancePatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
             };
-            /** Format: date-time */
-            created_at: string;
-            /** @description Rises with every change of what is wanted */
-            generation: number;
+            spec?: {
+                security_groups?: string[];
+            };
         };
         InstanceSpec: {
             /** @description Id of an instance type */
@@ -622,6 +700,7 @@ export interface components {
         };
         OperationList: {
             items: components["schemas"]["Operation"][];
+            next_cursor?: string;
         };
         OperationStep: {
             /** @enum {string} */
@@ -650,10 +729,20 @@ export interface components {
         };
         InstanceTypeList: {
             items: components["schemas"]["InstanceType"][];
+            next_cursor?: string;
         };
         Image: {
             id: string;
-            metadata: components["schemas"]["Metadata"];
+            metadata: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name: string;
+                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                labels: {
+                    [key: string]: string;
+                };
+                /** @description RFC 3339 UTC, "" while unknown */
+                created_at: string;
+            };
             spec: {
                 title: string;
                 /** @description "" when it is built or imported on a host */
@@ -678,6 +767,7 @@ export interface components {
         };
         ImageList: {
             items: components["schemas"]["Image"][];
+            next_cursor?: string;
         };
         SshKey: {
             id: string;
@@ -708,6 +798,17 @@ export interface components {
         };
         SshKeyList: {
             items: components["schemas"]["SshKey"][];
+            next_cursor?: string;
+        };
+        SshKeyPatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
+            };
         };
         Vpc: {
             id: string;
@@ -738,6 +839,17 @@ export interface components {
         };
         VpcList: {
             items: components["schemas"]["Vpc"][];
+            next_cursor?: string;
+        };
+        VpcPatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
+            };
         };
         Subnet: {
             id: string;
@@ -770,6 +882,17 @@ export interface components {
         };
         SubnetList: {
             items: components["schemas"]["Subnet"][];
+            next_cursor?: string;
+        };
+        SubnetPatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
+            };
         };
         SecurityGroup: {
             id: string;
@@ -782,8 +905,38 @@ export interface components {
                 instances: number;
             };
         };
+        SecurityGroupCreate: {
+            id?: string;
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                labels?: {
+                    [key: string]: string;
+                };
+            };
+            spec?: {
+                description?: string;
+                rules?: components["schemas"]["SecurityGroupRule"][];
+            };
+        };
         SecurityGroupList: {
             items: components["schemas"]["SecurityGroup"][];
+            next_cursor?: string;
+        };
+        SecurityGroupPatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
+            };
+            spec?: {
+                description?: string;
+                rules?: components["schemas"]["SecurityGroupRule"][];
+            };
         };
         SecurityGroupRule: {
             /** @enum {string} */
@@ -830,6 +983,31 @@ export interface components {
         };
         HostList: {
             items: components["schemas"]["Host"][];
+            next_cursor?: string;
+        };
+        HostPatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
+            };
+            spec?: {
+                schedulable?: boolean;
+            };
+        };
+        Event: {
+            /** @description Rises with every event; also the id of the event */
+            sequence: number;
+            type: string;
+            resource_id: string;
+            /** Format: date-time */
+            at: string;
+            detail: {
+                [key: string]: string | number;
+            };
         };
     };
     responses: never;
@@ -843,10 +1021,17 @@ export interface operations {
     listInstances: {
         parameters: {
             query?: {
+                /** @description Most items of a page */
                 limit?: number;
+                /** @description next_cursor of the page before */
                 cursor?: string;
-                state?: "provisioning" | "running" | "stopping" | "stopped" | "terminated";
                 name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
+                state?: "provisioning" | "running" | "stopping" | "stopped" | "terminated";
+                host_id?: string;
+                vpc_id?: string;
+                subnet_id?: string;
             };
             header?: never;
             path?: never;
@@ -912,8 +1097,14 @@ export interface operations {
     };
     createInstance: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Check everything, keep nothing, answer 200 */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -924,6 +1115,15 @@ export interface operations {
         };
         responses: {
             /** @description Default Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InstanceDryRun"];
+                };
+            };
+            /** @description Default Response */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -932,7 +1132,7 @@ export interface operations {
                     "application/json": components["schemas"]["InstanceCreated"];
                 };
             };
-            /** @description invalid_json: The body is not valid JSON */
+            /** @description invalid_query: A query parameter is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -968,7 +1168,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description validation_failed: The request is not valid; no_addresses: The subnet has no free address */
+            /** @description no_addresses: The subnet has no free address; validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1165,10 +1365,141 @@ export interface operations {
             };
         };
     };
+    updateInstance: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["InstancePatch"];
+            };
+        };
+        responses: {
+            /** @description Default Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Instance"];
+                };
+            };
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not_found: There is no such resource */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid_state: The instance is in a state that does not allow this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description precondition_failed: The resource is another version than If-Match names */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description body_too_large: The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unsupported_media_type: The content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description validation_failed: The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     startInstance: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -1189,7 +1520,7 @@ export interface operations {
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
-            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON */
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -1243,7 +1574,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description validation_failed: The request is not valid */
+            /** @description validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1284,7 +1615,10 @@ export interface operations {
     stopInstance: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -1305,7 +1639,7 @@ export interface operations {
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
-            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON */
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -1359,7 +1693,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description validation_failed: The request is not valid */
+            /** @description validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1400,7 +1734,10 @@ export interface operations {
     rebootInstance: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -1421,7 +1758,7 @@ export interface operations {
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
-            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON */
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -1475,7 +1812,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description validation_failed: The request is not valid */
+            /** @description validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1595,7 +1932,13 @@ export interface operations {
     listOperations: {
         parameters: {
             query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
                 resource_id?: string;
+                type?: "instance.create" | "instance.start" | "instance.stop" | "instance.reboot" | "instance.delete";
+                status?: "pending" | "running" | "succeeded" | "failed" | "cancelled";
             };
             header?: never;
             path?: never;
@@ -1740,7 +2083,12 @@ export interface operations {
     };
     listInstanceTypes: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -1754,6 +2102,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["InstanceTypeList"];
+                };
+            };
+            /** @description invalid_query: A query parameter is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             /** @description forbidden_origin: Requests from other web pages are refused */
@@ -1872,7 +2229,12 @@ export interface operations {
     };
     listImages: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -1886,6 +2248,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ImageList"];
+                };
+            };
+            /** @description invalid_query: A query parameter is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             /** @description forbidden_origin: Requests from other web pages are refused */
@@ -2004,7 +2375,15 @@ export interface operations {
     };
     listSshKeys: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+                name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2018,6 +2397,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SshKeyList"];
+                };
+            };
+            /** @description invalid_query: A query parameter is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             /** @description forbidden_origin: Requests from other web pages are refused */
@@ -2061,7 +2449,10 @@ export interface operations {
     createSshKey: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -2080,7 +2471,7 @@ export interface operations {
                     "application/json": components["schemas"]["SshKey"];
                 };
             };
-            /** @description invalid_json: The body is not valid JSON */
+            /** @description invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -2125,7 +2516,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description validation_failed: The request is not valid */
+            /** @description validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2322,9 +2713,136 @@ export interface operations {
             };
         };
     };
-    listVpcs: {
+    updateSshKey: {
         parameters: {
             query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SshKeyPatch"];
+            };
+        };
+        responses: {
+            /** @description Default Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SshKey"];
+                };
+            };
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not_found: There is no such resource */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description precondition_failed: The resource is another version than If-Match names */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description body_too_large: The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unsupported_media_type: The content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description validation_failed: The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listVpcs: {
+        parameters: {
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+                name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2338,6 +2856,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["VpcList"];
+                };
+            };
+            /** @description invalid_query: A query parameter is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             /** @description forbidden_origin: Requests from other web pages are refused */
@@ -2381,7 +2908,10 @@ export interface operations {
     createVpc: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -2400,7 +2930,7 @@ export interface operations {
                     "application/json": components["schemas"]["Vpc"];
                 };
             };
-            /** @description invalid_json: The body is not valid JSON */
+            /** @description invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -2445,7 +2975,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description validation_failed: The request is not valid */
+            /** @description validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2642,9 +3172,137 @@ export interface operations {
             };
         };
     };
-    listSubnets: {
+    updateVpc: {
         parameters: {
             query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VpcPatch"];
+            };
+        };
+        responses: {
+            /** @description Default Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Vpc"];
+                };
+            };
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not_found: There is no such resource */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description precondition_failed: The resource is another version than If-Match names */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description body_too_large: The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unsupported_media_type: The content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description validation_failed: The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSubnets: {
+        parameters: {
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+                name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
+                vpc_id?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2658,6 +3316,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SubnetList"];
+                };
+            };
+            /** @description invalid_query: A query parameter is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             /** @description forbidden_origin: Requests from other web pages are refused */
@@ -2701,7 +3368,10 @@ export interface operations {
     createSubnet: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -2720,7 +3390,7 @@ export interface operations {
                     "application/json": components["schemas"]["Subnet"];
                 };
             };
-            /** @description invalid_json: The body is not valid JSON */
+            /** @description invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -2765,7 +3435,7 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description validation_failed: The request is not valid */
+            /** @description validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2962,9 +3632,136 @@ export interface operations {
             };
         };
     };
-    listSecurityGroups: {
+    updateSubnet: {
         parameters: {
             query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SubnetPatch"];
+            };
+        };
+        responses: {
+            /** @description Default Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Subnet"];
+                };
+            };
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not_found: There is no such resource */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description precondition_failed: The resource is another version than If-Match names */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description body_too_large: The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unsupported_media_type: The content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description validation_failed: The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSecurityGroups: {
+        parameters: {
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+                name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2980,8 +3777,125 @@ export interface operations {
                     "application/json": components["schemas"]["SecurityGroupList"];
                 };
             };
+            /** @description invalid_query: A query parameter is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
             /** @description forbidden_origin: Requests from other web pages are refused */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createSecurityGroup: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SecurityGroupCreate"];
+            };
+        };
+        responses: {
+            /** @description Default Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SecurityGroup"];
+                };
+            };
+            /** @description invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description already_exists: A resource with this id exists */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description body_too_large: The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unsupported_media_type: The content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description validation_failed: The request is not valid; idempotency_key_reused: The Idempotency-Key belongs to another request */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3094,9 +4008,219 @@ export interface operations {
             };
         };
     };
-    listHosts: {
+    deleteSecurityGroup: {
         parameters: {
             query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description invalid_path: The path is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not_found: There is no such resource */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description in_use: The resource is in use */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updateSecurityGroup: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SecurityGroupPatch"];
+            };
+        };
+        responses: {
+            /** @description Default Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SecurityGroup"];
+                };
+            };
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not_found: There is no such resource */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description precondition_failed: The resource is another version than If-Match names */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description body_too_large: The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unsupported_media_type: The content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description validation_failed: The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listHosts: {
+        parameters: {
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+                name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -3110,6 +4234,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HostList"];
+                };
+            };
+            /** @description invalid_query: A query parameter is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             /** @description forbidden_origin: Requests from other web pages are refused */
@@ -3222,6 +4355,198 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updateHost: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HostPatch"];
+            };
+        };
+        responses: {
+            /** @description Default Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Host"];
+                };
+            };
+            /** @description invalid_path: The path is not valid; invalid_json: The body is not valid JSON; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not_found: There is no such resource */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description precondition_failed: The resource is another version than If-Match names */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description body_too_large: The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unsupported_media_type: The content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description validation_failed: The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    streamEvents: {
+        parameters: {
+            query?: {
+                /** @description Begin behind this sequence number, as Last-Event-ID does; 0 is the oldest event that is kept */
+                after?: number;
+                /** @description Only events of this resource */
+                resource_id?: string;
+            };
+            header?: {
+                /** @description Id of the last event received; goes before `after` */
+                "last-event-id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The stream */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            /** @description invalid_query: A query parameter is not valid; invalid_header: A request header is not valid */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden_origin: Requests from other web pages are refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description internal: The server failed; the request id finds the cause in its log */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable: The server cannot serve this now; try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description storage_full: The disk that holds the state is full */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
                 };
             };
         };

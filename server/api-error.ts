@@ -32,3 +32,12 @@ export function validationError(errors: readonly FieldError[]): ApiError {
   const summary = errors.map((error) => `${error.pointer}: ${error.message}`).join('; ')
   return new ApiError('validation_failed', summary.length > 1000 ? `${summary.slice(0, 1000)}…` : summary, { errors })
 }
+
+/** Users of a resource that are named in one answer. */
+export const mostUsers = 10
+
+/** A resource that cannot be deleted, with who uses it. */
+export function inUse(what: string, users: readonly string[]): ApiError {
+  const more = users.length > mostUsers ? ' and others' : ''
+  return new ApiError('in_use', `${what} is used by ${users.slice(0, mostUsers).join(', ')}${more}; delete them first.`)
+}

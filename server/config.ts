@@ -10,6 +10,14 @@ export interface Settings {
   tombstoneMs: number
   /** Time an ended operation is kept. */
   operationMs: number
+  /** Time an answer stays bound to its idempotency key. */
+  idempotencyKeyMs: number
+  /** Time an event is kept for clients that resume. */
+  eventMs: number
+  /** Time after which an idle event stream gets a comment, so that nothing on the way takes it for dead. */
+  eventKeepAliveMs: number
+  /** Time after which an event stream is cut off whose client reads nothing; it can resume. */
+  eventStallMs: number
   /** Time without a word from a host after which it counts as unreachable. */
   hostUnreachableMs: number
   /** Period of the controllers, which repairs lost wakes. */
@@ -28,6 +36,10 @@ export const defaultSettings: Settings = {
   },
   tombstoneMs: 60 * minuteMs,
   operationMs: 30 * 24 * 60 * minuteMs,
+  idempotencyKeyMs: 24 * 60 * minuteMs,
+  eventMs: 24 * 60 * minuteMs,
+  eventKeepAliveMs: 15_000,
+  eventStallMs: 30_000,
   hostUnreachableMs: minuteMs,
   controllerPeriodMs: 10_000,
 }
@@ -41,7 +53,8 @@ export interface HostCredential {
 export interface ServerConfig {
   /** Address and port to listen on; port 0 takes a free one. Only loopback while there are no API tokens. */
   listen: { host: string; port: number }
-  databaseFile: string
+  /** Path of an SQLite file, or the URL of a PostgreSQL database (`postgres://…`). */
+  database: string
   hosts: readonly HostCredential[]
   images: readonly CatalogueImage[]
   instanceTypes: readonly InstanceType[]

@@ -3,11 +3,13 @@ import type { InstanceType } from '@berth/contract/instance-types.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
 import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
+import type { EventFeed } from './event-feed.ts'
 import type { Store } from './store/store.ts'
 
 /** What the rules of the domain and the controllers work with; built once by main.ts. */
 export interface Context {
   store: Store
+  feed: EventFeed
   log: Logger
   /** Milliseconds UTC. */
   now: () => number

@@ -14,7 +14,7 @@ import Fastify, {
 } from 'fastify'
 import type { Logger } from 'pino'
 import { ApiError } from './api-error.ts'
-import { isStorageBusy, isStorageFull } from './store/store.ts'
+import { isStorageFull, isStorageUnavailable } from './store/engine.ts'
 import { requestError, useStrictValidation } from './validation.ts'
 
 /** Largest body, bytes. The largest useful one carries 64 KiB of user data. */
@@ -75,15 +75,19 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
 /** Bodies are JSON or absent; an empty one is as good as none, also with a JSON content type. */
 function acceptOnlyJson(app: FastifyInstance): void {
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
-    try {
-      const text = utf8.decode(Buffer.from(body))
-      done(null, text.trim() === '' ? undefined : JSON.parse(text))
-    } catch (error) {
-      const why = error instanceof Error ? shorten(error.message) : 'unknown fault'
-      done(new ApiError('invalid_json', `The body is not valid JSON: ${why}`))
-    }
-  })
+  app.addContentTypeParser(
+    ['application/json', 'application/merge-patch+json'],
+    { parseAs: 'buffer' },
+    (_request, body, done) => {
+      try {
+        const text = utf8.decode(Buffer.from(body))
+        done(null, text.trim() === '' ? undefined : JSON.parse(text))
+      } catch (error) {
+        const why = error instanceof Error ? shorten(error.message) : 'unknown fault'
+        done(new ApiError('invalid_json', `The body is not valid JSON: ${why}`))
+      }
+    },
+  )
 }
 
 /**
@@ -160,8 +164,8 @@ function toApiError(error: unknown): ApiError {
   if (isStorageFull(error)) {
     return new ApiError('storage_full', 'The disk that holds the state is full; nothing was changed.', { cause: error })
   }
-  if (isStorageBusy(error)) {
-    return new ApiError('unavailable', 'The database is busy; nothing was changed.', { cause: error })
+  if (isStorageUnavailable(error)) {
+    return new ApiError('unavailable', 'The database cannot be used at the moment; try again.', { cause: error })
   }
   if (!(error instanceof Error)) return new ApiError('internal', 'The server failed.', { cause: error })
   const { validation, validationContext, code, statusCode } = error as Partial<FastifyError>

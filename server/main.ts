@@ -7,6 +7,7 @@ import { lifecyclePass } from './controllers/lifecycle.ts'
 import { placementPass } from './controllers/placement.ts'
 import { ensureExampleResources } from './domain/example-resources.ts'
 import { registerHosts } from './domain/host-reports.ts'
+import { EventFeed } from './event-feed.ts'
 import { buildApi } from './routes/all.ts'
 import { Store } from './store/store.ts'
 
@@ -28,11 +29,14 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   if (!loopback.includes(config.listen.host)) {
     throw new Error(`there are no API tokens yet, so only ${loopback.join(', ')} may be listened on`)
   }
-  const store = await Store.openSqlite(config.databaseFile)
+  const now = config.now ?? Date.now
+  const store = await Store.open(config.database, { now })
+  const feed = await EventFeed.open(store, log)
   const ctx: Context = {
     store,
+    feed,
     log,
-    now: config.now ?? Date.now,
+    now,
     settings: { ...defaultSettings, ...config.settings },
     images: new Map(config.images.map((image) => [image.id, image])),
     instanceTypes: new Map(config.instanceTypes.map((type) => [type.id, type])),
@@ -59,6 +63,7 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
       stopWaking()
       await Promise.all(controllers.map((controller) => controller.stop()))
       await app.close()
+      feed.close()
       await store.close()
     },
   }

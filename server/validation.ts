@@ -26,10 +26,16 @@ export function useStrictValidation(app: FastifyInstance, named: readonly object
 /** The answer to a request that breaks its schema: 422 for the body, 400 for path and query. */
 export function requestError(part: string | undefined, faults: readonly ErrorObject[]): ApiError {
   if (part === 'body') return validationError(bodyErrors(faults))
-  const [code, what] = part === 'params' ? (['invalid_path', 'path'] as const) : (['invalid_query', 'query'] as const)
+  const [code, what] = partErrors[part === 'params' || part === 'headers' ? part : 'querystring']
   const details = bodyErrors(faults).map((error) => `${error.pointer.slice(1) || what}: ${error.message}`)
   return new ApiError(code, details.join('; '))
 }
+
+const partErrors = {
+  params: ['invalid_path', 'path'],
+  headers: ['invalid_header', 'header'],
+  querystring: ['invalid_query', 'query'],
+} as const
 
 /** Faults that are named in one answer. */
 const mostErrors = 100

@@ -132,7 +132,7 @@ export class Stack {
     this.#server = await startServer(
       {
         listen: { host: '127.0.0.1', port: this.#port },
-        databaseFile: join(this.#directory, 'berth.db'),
+        database: join(this.#directory, 'berth.db'),
         hosts: [{ hostId: this.hostId, credential: this.credential }, this.otherHost],
         images,
         instanceTypes: await loadInstanceTypes(),

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { defaultSettings } from '@berth/server/config.ts'
+import { EventFeed } from '@berth/server/event-feed.ts'
 import { buildApi } from '@berth/server/routes/all.ts'
 import { Store } from '@berth/server/store/store.ts'
 import { pino } from 'pino'
@@ -31,12 +32,22 @@ try {
 }
 
 async function renderOpenapi(): Promise<string> {
-  const store = await Store.openSqlite(join(work, 'empty.db'))
+  const store = await Store.open(join(work, 'empty.db'))
   const log = pino({ level: 'silent' })
-  const ctx = { store, log, now: Date.now, settings: defaultSettings, images: new Map(), instanceTypes: new Map() }
+  const feed = await EventFeed.open(store, log)
+  const ctx = {
+    store,
+    feed,
+    log,
+    now: Date.now,
+    settings: defaultSettings,
+    images: new Map(),
+    instanceTypes: new Map(),
+  }
   const app = await buildApi(ctx, [])
   const document = app.swagger()
   await app.close()
+  feed.close()
   await store.close()
   return `${JSON.stringify(document, null, 2)}\n`
 }

@@ -75,7 +75,7 @@ export class CliStack {
     const server = await startServer(
       {
         listen: { host: '127.0.0.1', port: 0 },
-        databaseFile: join(directory, 'berth.db'),
+        database: join(directory, 'berth.db'),
         hosts: [{ hostId: host.id, credential: host.credential }],
         images,
         instanceTypes,

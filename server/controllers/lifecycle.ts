@@ -1,6 +1,8 @@
 import { hasEnded } from '@berth/contract/operations.ts'
 import type { Context } from '../context.ts'
 import { expireOperation } from '../domain/instance-lifecycle.ts'
+import { deleteOldEvents, hasEventBefore } from '../store/events.ts'
+import { deleteIdempotencyKey, listOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { deleteInstance, findInstance, listExpiredInstances } from '../store/instances.ts'
 import {
   deleteOldOperations,
@@ -12,6 +14,9 @@ import type { ControllerPass } from './driver.ts'
 
 const batchSize = 100
 
+/** Rows of no more use that one pass removes; the next one goes on. */
+const sweepSize = 5000
+
 /**
  * What time alone brings about: operations past their deadline end, tombstones and old operations are removed.
  * Everything else follows from a report in the transaction that stores it (domain/instance-lifecycle.ts).
@@ -21,8 +26,13 @@ export function lifecyclePass(ctx: Context): ControllerPass {
     const overdue = await expireOverdue(ctx)
     const tombstones = await removeTombstones(ctx)
     const operations = await removeOldOperations(ctx)
-    if (overdue + tombstones + operations === 0) return null
-    return `ended ${overdue} overdue operations, removed ${tombstones} tombstones and ${operations} old operations`
+    const keys = await removeOldKeys(ctx)
+    const events = await removeOldEvents(ctx)
+    if (overdue + tombstones + operations + keys + events === 0) return null
+    return (
+      `ended ${overdue} overdue operations, removed ${tombstones} tombstones, ${operations} old operations, ` +
+      `${keys} idempotency keys and ${events} events`
+    )
   }
 }
 
@@ -49,4 +59,20 @@ async function removeOldOperations(ctx: Context): Promise<number> {
   const before = ctx.now() - ctx.settings.operationMs
   if (!(await hasOperationEndedBefore(ctx.store.read, before))) return 0
   return ctx.store.write((tx) => deleteOldOperations(tx, before))
+}
+
+async function removeOldKeys(ctx: Context): Promise<number> {
+  const before = ctx.now() - ctx.settings.idempotencyKeyMs
+  const keys = await listOldIdempotencyKeys(ctx.store.read, before, sweepSize)
+  if (keys.length === 0) return 0
+  await ctx.store.write(async (tx) => {
+    for (const key of keys) await deleteIdempotencyKey(tx, key)
+  })
+  return keys.length
+}
+
+async function removeOldEvents(ctx: Context): Promise<number> {
+  const before = ctx.now() - ctx.settings.eventMs
+  if (!(await hasEventBefore(ctx.store.read, before))) return 0
+  return ctx.store.write((tx) => deleteOldEvents(tx.db, before, sweepSize))
 }

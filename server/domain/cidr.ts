@@ -18,6 +18,14 @@ export function cidrFault(cidr: string): string | null {
   return null
 }
 
+/** What is wrong with a range of addresses in a firewall rule, or null: any IPv4 network in canonical form. */
+export function addressRangeFault(cidr: string): string | null {
+  const network = parse(cidr)
+  if (network === null) return 'must be an IPv4 network such as 203.0.113.0/24 or 0.0.0.0/0'
+  if (network.startAddress().correctForm() === network.correctForm()) return null
+  return `has bits set behind the prefix; the network is ${network.startAddress().correctForm()}/${network.subnetMask}`
+}
+
 /** Whether the network `inner` lies wholly in `outer`. Both are valid. */
 export function contains(outer: string, inner: string): boolean {
   return new Address4(inner).isInSubnet(new Address4(outer))

@@ -5,8 +5,8 @@ import { getHost } from '../store/hosts.ts'
 import { listInstancesOfHost, type StoredInstance } from '../store/instances.ts'
 import { listSshKeysById } from '../store/ssh-keys.ts'
 import type { Reader } from '../store/store.ts'
-import { listSubnets } from '../store/subnets.ts'
-import { listVpcs } from '../store/vpcs.ts'
+import { listSubnetsOfVpcs } from '../store/subnets.ts'
+import { listVpcsById } from '../store/vpcs.ts'
 import { waitForChange } from '../waiting.ts'
 import { gatewayOf } from './cidr.ts'
 import { findKnownImage } from './images.ts'
@@ -60,17 +60,14 @@ function desiredInstance(instance: StoredInstance, publicKey: (id: string) => st
 }
 
 async function desiredNetworks(db: Reader, vpcIds: ReadonlySet<string>): Promise<DesiredNetwork[]> {
-  if (vpcIds.size === 0) return []
-  const subnets = await listSubnets(db)
-  return (await listVpcs(db))
-    .filter((vpc) => vpcIds.has(vpc.id))
-    .map((vpc) => ({
-      vpc_id: vpc.id,
-      cidr: vpc.cidr,
-      subnets: subnets
-        .filter((subnet) => subnet.vpc_id === vpc.id)
-        .map((subnet) => ({ id: subnet.id, cidr: subnet.cidr, gateway: gatewayOf(subnet.cidr) })),
-    }))
+  const subnets = await listSubnetsOfVpcs(db, [...vpcIds])
+  return (await listVpcsById(db, [...vpcIds])).map((vpc) => ({
+    vpc_id: vpc.id,
+    cidr: vpc.cidr,
+    subnets: subnets
+      .filter((subnet) => subnet.vpc_id === vpc.id)
+      .map((subnet) => ({ id: subnet.id, cidr: subnet.cidr, gateway: gatewayOf(subnet.cidr) })),
+  }))
 }
 
 async function desiredImages(ctx: Context, db: Reader, ids: ReadonlySet<string>): Promise<CatalogueImage[]> {

@@ -1,8 +1,9 @@
 import type { SecurityGroupRule } from '@berth/contract/security-groups.ts'
 import { validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
-import { insertSecurityGroupIfAbsent } from '../store/security-groups.ts'
+import { findSecurityGroup, insertSecurityGroup } from '../store/security-groups.ts'
 import { findSshKey, insertSshKey } from '../store/ssh-keys.ts'
+import type { Transaction } from '../store/store.ts'
 import { findSubnet, insertSubnet } from '../store/subnets.ts'
 import { findVpc, insertVpc } from '../store/vpcs.ts'
 import { firstOffset } from './cidr.ts'
@@ -40,14 +41,14 @@ export async function ensureExampleResources(ctx: Context, publicKey: string): P
       const place = { vpc_id: 'vpc-abc123', cidr: '10.0.1.0/24', next_offset: firstOffset }
       await insertSubnet(tx, { ...common, ...place, id: 'subnet-def456', name: 'example' })
     }
-    await insertSecurityGroupIfAbsent(tx, {
+    await ensureSecurityGroup(tx, {
       ...common,
       id: 'sg-web',
       name: 'web',
       description: 'HTTP and HTTPS from anywhere',
       rules: [anywhere(80, 'http'), anywhere(443, 'https'), allOut],
     })
-    await insertSecurityGroupIfAbsent(tx, {
+    await ensureSecurityGroup(tx, {
       ...common,
       id: 'sg-ssh',
       name: 'ssh',
@@ -59,4 +60,8 @@ export async function ensureExampleResources(ctx: Context, publicKey: string): P
       await insertSshKey(tx, { ...common, ...key, id: 'key-001', name: 'example' })
     }
   })
+}
+
+async function ensureSecurityGroup(tx: Transaction, group: Parameters<typeof insertSecurityGroup>[1]): Promise<void> {
+  if ((await findSecurityGroup(tx.db, group.id)) === null) await insertSecurityGroup(tx, group)
 }

@@ -1,14 +1,38 @@
-import type { Host } from '@berth/contract/hosts.ts'
+import type { Host, HostPatch } from '@berth/contract/hosts.ts'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { Context } from '../context.ts'
-import { getHost, listHosts, type StoredHost } from '../store/hosts.ts'
+import { getHost, listHosts, type StoredHost, updateHostSpec } from '../store/hosts.ts'
+import type { Page } from '../store/instance-list.ts'
+import { listMatching, type ResourceFilter } from '../store/resource-list.ts'
+import type { Reader } from '../store/store.ts'
+import { checkIfMatch, etagOf } from './if-match.ts'
+import { metadataDocument, patchedMetadata } from './metadata.ts'
+import type { Candidate } from './placement.ts'
 
 export async function readHost(ctx: Context, id: string): Promise<Host> {
   return document(ctx, await getHost(ctx.store.read, id))
 }
 
-export async function readHosts(ctx: Context): Promise<Host[]> {
-  return (await listHosts(ctx.store.read)).map((host) => document(ctx, host))
+export async function readHosts(ctx: Context, filter: ResourceFilter, page: Page): Promise<Host[]> {
+  const hosts = await listMatching(filter, page, (after, limit) => listHosts(ctx.store.read, { after, limit }))
+  return hosts.map((host) => document(ctx, host))
+}
+
+/** Change a host's name, labels, or whether anything new is placed on it. */
+export async function patchHost(ctx: Context, id: string, body: HostPatch, ifMatch: string | undefined): Promise<Host> {
+  return ctx.store.write(async (tx) => {
+    const host = await getHost(tx.db, id)
+    checkIfMatch(ifMatch, etagOf(host.generation))
+    const { name, labels } = patchedMetadata(host, body.metadata)
+    const schedulable = body.spec?.schedulable === undefined ? host.schedulable : Number(body.spec.schedulable)
+    return document(ctx, await updateHostSpec(tx, host, { name, labels, schedulable }))
+  })
+}
+
+/** The hosts that an instance may be placed on, as far as they have ever connected. */
+export async function placementCandidates(ctx: Context, db: Reader): Promise<Candidate[]> {
+  const known = (await listHosts(db)).filter((host) => host.last_seen_at > 0)
+  return known.map((host) => ({ host, ready: isReady(ctx, host) }))
 }
 
 /** Whether a host was heard of lately enough to be given work. */
@@ -19,7 +43,7 @@ export function isReady(ctx: Context, host: StoredHost): boolean {
 function document(ctx: Context, host: StoredHost): Host {
   return {
     id: host.id,
-    metadata: { name: host.name, labels: host.labels, created_at: toRfc3339(host.created_at) },
+    metadata: metadataDocument(host),
     spec: { schedulable: host.schedulable === 1 },
     status: {
       state: isReady(ctx, host) ? 'ready' : 'unreachable',

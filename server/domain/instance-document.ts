@@ -1,4 +1,3 @@
-import { instanceState } from '@berth/contract/instance-states.ts'
 import {
   type BootTimeline,
   type Condition,
@@ -7,13 +6,8 @@ import {
   type InstanceCreated,
 } from '@berth/contract/instances.ts'
 import { toRfc3339, toRfc3339Millis } from '@berth/contract/units.ts'
-import type { StoredInstance } from '../store/instances.ts'
-
-/** The public state of a stored instance. */
-export function stateOf(instance: StoredInstance) {
-  if (instance.terminated_at !== null) return 'terminated' as const
-  return instanceState(instance.desired, instance.report?.power ?? null, instance.host_id !== null)
-}
+import { type StoredInstance, stateOf } from '../store/instances.ts'
+import { metadataDocument } from './metadata.ts'
 
 /** An instance as GET and lists show it. */
 export function instanceDocument(instance: StoredInstance): Instance {
@@ -52,12 +46,7 @@ export function createdDocument(instance: StoredInstance): InstanceCreated {
 function identity(instance: StoredInstance) {
   return {
     id: instance.id,
-    metadata: {
-      name: instance.name,
-      labels: instance.labels,
-      created_at: toRfc3339(instance.created_at),
-      generation: instance.generation,
-    },
+    metadata: metadataDocument(instance),
     spec: {
       type: instance.type,
       image: instance.image,

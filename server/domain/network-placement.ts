@@ -2,9 +2,9 @@ import type { FieldError } from '@berth/contract/errors.ts'
 import type { InstanceSpecInput } from '@berth/contract/instances.ts'
 import type { Context } from '../context.ts'
 import type { Transaction } from '../store/store.ts'
-import { findSubnet, insertSubnet, listSubnets, type StoredSubnet } from '../store/subnets.ts'
+import { findFreedAddress, findSubnet, insertSubnet, listSubnetsOfVpcs, type StoredSubnet } from '../store/subnets.ts'
 import { findVpc, insertVpc } from '../store/vpcs.ts'
-import { firstOffset, usableAddresses } from './cidr.ts'
+import { addressAt, firstOffset } from './cidr.ts'
 
 /** The network of instances that name none; made on first use. */
 const defaultVpc = { id: 'vpc-default', cidr: '10.64.0.0/16' } as const
@@ -37,10 +37,15 @@ export async function resolveNetwork(
     return null
   }
   if (vpcId === undefined) return ensureDefaultSubnet(ctx, tx)
-  const subnets = await listSubnets(tx.db, vpcId)
-  const roomy = subnets.find((subnet) => subnet.used < usableAddresses(subnet.cidr)) ?? subnets[0]
-  if (roomy === undefined) faults.push({ pointer: '/spec/vpc_id', message: `VPC ${vpcId} has no subnet` })
-  return roomy ?? null
+  const subnets = await listSubnetsOfVpcs(tx.db, [vpcId])
+  for (const subnet of subnets) if (await hasRoom(tx, subnet)) return subnet
+  const [full] = subnets
+  if (full === undefined) faults.push({ pointer: '/spec/vpc_id', message: `VPC ${vpcId} has no subnet` })
+  return full ?? null
+}
+
+async function hasRoom(tx: Transaction, subnet: StoredSubnet): Promise<boolean> {
+  return addressAt(subnet.cidr, subnet.next_offset) !== null || (await findFreedAddress(tx.db, subnet.id)) !== null
 }
 
 async function ensureDefaultSubnet(ctx: Context, tx: Transaction): Promise<StoredSubnet> {
@@ -50,5 +55,5 @@ async function ensureDefaultSubnet(ctx: Context, tx: Transaction): Promise<Store
   if ((await findVpc(tx.db, defaultVpc.id)) === null) await insertVpc(tx, { ...defaultVpc, ...common, is_default: 1 })
   const subnet = { ...defaultSubnet, ...common, vpc_id: defaultVpc.id, next_offset: firstOffset }
   await insertSubnet(tx, subnet)
-  return { ...subnet, used: 0 }
+  return { ...subnet, generation: 1 }
 }

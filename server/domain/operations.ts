@@ -14,6 +14,7 @@ import {
   insertOperation,
   listOpenOperations,
   listOperations,
+  type OperationFilter,
   type StoredOperation,
   updateOperation,
 } from '../store/operations.ts'
@@ -116,10 +117,13 @@ export async function readOperation(
   return operationDocument(operation)
 }
 
-/** Operations, newest first, at most 1000. */
-export async function readOperations(ctx: Context, resourceId: string | undefined): Promise<Operation[]> {
-  const filter = { limit: 1000, ...(resourceId === undefined ? {} : { resourceId }) }
-  return (await listOperations(ctx.store.read, filter)).map(operationDocument)
+/** A page of operations, newest first. */
+export async function readOperations(
+  ctx: Context,
+  filter: OperationFilter,
+  page: { after?: string; limit: number },
+): Promise<Operation[]> {
+  return (await listOperations(ctx.store.read, filter, page)).map(operationDocument)
 }
 
 /** An operation as the API shows it. */

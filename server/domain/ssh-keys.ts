@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto'
 import { newId } from '@berth/contract/ids.ts'
-import type { SshKey, SshKeyCreate } from '@berth/contract/ssh-keys.ts'
-import { toRfc3339 } from '@berth/contract/units.ts'
-import { ApiError, validationError } from '../api-error.ts'
+import type { SshKey, SshKeyCreate, SshKeyPatch } from '@berth/contract/ssh-keys.ts'
+import { ApiError, inUse, mostUsers, validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
+import type { Page } from '../store/instance-list.ts'
+import { updateResourceMetadata } from '../store/metadata.ts'
+import type { ResourceFilter } from '../store/resource-list.ts'
 import {
   deleteSshKey as deleteSshKeyRow,
   findSshKey,
@@ -13,6 +15,9 @@ import {
   listSshKeys,
   type StoredSshKey,
 } from '../store/ssh-keys.ts'
+import type { Transaction } from '../store/store.ts'
+import { checkIfMatch, etagOf } from './if-match.ts'
+import { metadataDocument, patchedMetadata } from './metadata.ts'
 
 const acceptedTypes = new Set([
   'ssh-ed25519',
@@ -25,41 +30,52 @@ const acceptedTypes = new Set([
 ])
 
 /** Register a public key. */
-export async function createSshKey(ctx: Context, body: SshKeyCreate): Promise<SshKey> {
+export async function createSshKey(ctx: Context, tx: Transaction, body: SshKeyCreate): Promise<SshKey> {
   const publicKey = body.spec.public_key.trim()
   const parsed = parsePublicKey(publicKey)
   if ('fault' in parsed) throw validationError([{ pointer: '/spec/public_key', message: parsed.fault }])
-  return ctx.store.write(async (tx) => {
-    const id = body.id ?? newId('key', ctx.now())
-    if ((await findSshKey(tx.db, id)) !== null)
-      throw new ApiError('already_exists', `There is an SSH key ${id} already.`)
-    const key: StoredSshKey = {
-      id,
-      name: body.metadata?.name ?? id,
-      labels: body.metadata?.labels ?? {},
-      created_at: ctx.now(),
-      public_key: publicKey,
-      fingerprint: parsed.fingerprint,
-    }
-    await insertSshKey(tx, key)
-    return document(key)
+  const id = body.id ?? newId('key', ctx.now())
+  if ((await findSshKey(tx.db, id)) !== null) throw new ApiError('already_exists', `There is an SSH key ${id} already.`)
+  await insertSshKey(tx, {
+    id,
+    name: body.metadata?.name ?? id,
+    labels: body.metadata?.labels ?? {},
+    created_at: ctx.now(),
+    public_key: publicKey,
+    fingerprint: parsed.fingerprint,
   })
+  return document(await getSshKey(tx.db, id))
 }
 
 export async function readSshKey(ctx: Context, id: string): Promise<SshKey> {
   return document(await getSshKey(ctx.store.read, id))
 }
 
-export async function readSshKeys(ctx: Context): Promise<SshKey[]> {
-  return (await listSshKeys(ctx.store.read)).map(document)
+export async function readSshKeys(ctx: Context, filter: ResourceFilter, page: Page): Promise<SshKey[]> {
+  return (await listSshKeys(ctx.store.read, filter, page)).map(document)
+}
+
+/** Change a key's name and labels. */
+export async function patchSshKey(
+  ctx: Context,
+  id: string,
+  body: SshKeyPatch,
+  ifMatch: string | undefined,
+): Promise<SshKey> {
+  return ctx.store.write(async (tx) => {
+    const key = await getSshKey(tx.db, id)
+    checkIfMatch(ifMatch, etagOf(key.generation))
+    await updateResourceMetadata(tx, 'ssh_keys', key, patchedMetadata(key, body.metadata))
+    return document(await getSshKey(tx.db, id))
+  })
 }
 
 /** Forget a key that no live instance was made with. */
 export async function deleteSshKey(ctx: Context, id: string): Promise<void> {
   await ctx.store.write(async (tx) => {
     await getSshKey(tx.db, id)
-    const users = await listInstancesWithSshKey(tx.db, id, 10)
-    if (users.length > 0) throw new ApiError('in_use', `SSH key ${id} is used by ${users.join(', ')}.`)
+    const users = await listInstancesWithSshKey(tx.db, id, mostUsers + 1)
+    if (users.length > 0) throw inUse(`SSH key ${id}`, users)
     await deleteSshKeyRow(tx, id)
   })
 }
@@ -108,7 +124,7 @@ function fieldsFit(type: string, fields: readonly Buffer[]): boolean {
 function document(key: StoredSshKey): SshKey {
   return {
     id: key.id,
-    metadata: { name: key.name, labels: key.labels, created_at: toRfc3339(key.created_at) },
+    metadata: metadataDocument(key),
     spec: { public_key: key.public_key },
     status: { fingerprint: key.fingerprint },
   }

@@ -1,3 +1,4 @@
+import * as events from '@berth/contract/events.ts'
 import * as hosts from '@berth/contract/hosts.ts'
 import * as images from '@berth/contract/images.ts'
 import * as instanceTypes from '@berth/contract/instance-types.ts'
@@ -15,6 +16,7 @@ import type { HostCredential } from '../config.ts'
 import type { Context } from '../context.ts'
 import { buildHttp } from '../http.ts'
 import { agentRoutes } from './agent.ts'
+import { eventRoutes } from './events.ts'
 import { healthRoutes } from './health.ts'
 import { hostRoutes } from './hosts.ts'
 import { imageRoutes } from './images.ts'
@@ -39,6 +41,7 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   subnetRoutes(api, ctx)
   securityGroupRoutes(api, ctx)
   hostRoutes(api, ctx)
+  eventRoutes(api, ctx)
   agentRoutes(api, ctx, credentials)
   healthRoutes(api, ctx)
   api.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
@@ -60,6 +63,7 @@ function namedSchemas(): object[] {
     subnets,
     securityGroups,
     hosts,
+    events,
   ]
   return modules
     .flatMap((module): unknown[] => Object.values(module))

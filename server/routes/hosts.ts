@@ -1,8 +1,9 @@
-import { Host, HostList } from '@berth/contract/hosts.ts'
+import { Host, HostList, HostPatch } from '@berth/contract/hosts.ts'
 import type { Context } from '../context.ts'
-import { readHost, readHosts } from '../domain/hosts.ts'
+import { patchHost, readHost, readHosts } from '../domain/hosts.ts'
 import type { Api } from './api.ts'
-import { readRoutes } from './resource-routes.ts'
+import { withLabels } from './list-page.ts'
+import { patchRoute, readRoutes } from './resource-routes.ts'
 
 /** /v1/hosts */
 export function hostRoutes(api: Api, ctx: Context): void {
@@ -12,6 +13,14 @@ export function hostRoutes(api: Api, ctx: Context): void {
     one: Host,
     many: HostList,
     get: (id) => readHost(ctx, id),
-    list: () => readHosts(ctx),
+    list: (filter, page) => readHosts(ctx, withLabels(filter), page),
+  })
+  patchRoute(api, {
+    plural: 'hosts',
+    noun: 'Host',
+    aNoun: 'a host: cordon it, name it, label it',
+    one: Host,
+    patchBody: HostPatch,
+    patch: (id, body: HostPatch, ifMatch) => patchHost(ctx, id, body, ifMatch),
   })
 }

@@ -2,7 +2,7 @@ import { Image, ImageList } from '@berth/contract/images.ts'
 import type { Context } from '../context.ts'
 import { readImage, readImages } from '../domain/images.ts'
 import type { Api } from './api.ts'
-import { readRoutes } from './resource-routes.ts'
+import { PageQuery, pageInMemory, readRoutes } from './resource-routes.ts'
 
 /** /v1/images */
 export function imageRoutes(api: Api, ctx: Context): void {
@@ -12,6 +12,7 @@ export function imageRoutes(api: Api, ctx: Context): void {
     one: Image,
     many: ImageList,
     get: (id) => readImage(ctx, id),
-    list: () => readImages(ctx),
+    query: PageQuery,
+    list: async (_filter, page) => pageInMemory(await readImages(ctx), page),
   })
 }

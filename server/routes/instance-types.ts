@@ -2,7 +2,7 @@ import { InstanceType, InstanceTypeList } from '@berth/contract/instance-types.t
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import type { Api } from './api.ts'
-import { readRoutes } from './resource-routes.ts'
+import { PageQuery, pageInMemory, readRoutes } from './resource-routes.ts'
 
 /** /v1/instance-types */
 export function instanceTypeRoutes(api: Api, ctx: Context): void {
@@ -16,6 +16,7 @@ export function instanceTypeRoutes(api: Api, ctx: Context): void {
       if (type === undefined) throw new ApiError('not_found', `There is no instance type ${id}.`)
       return type
     },
-    list: async () => [...ctx.instanceTypes.values()],
+    query: PageQuery,
+    list: async (_filter, page) => pageInMemory([...ctx.instanceTypes.values()], page),
   })
 }

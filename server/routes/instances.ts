@@ -6,28 +6,28 @@ import {
   Instance,
   InstanceCreate,
   InstanceCreated,
+  InstanceCreateQuery,
   InstanceDeleteQuery,
+  InstanceDryRun,
   InstanceGetQuery,
   InstanceList,
   InstanceListQuery,
+  InstancePatch,
   PowerActionBody,
   StartBody,
 } from '@berth/contract/instances.ts'
-import { ref } from '@berth/contract/schema.ts'
+import { IdempotencyHeaders, PreconditionHeaders, ref } from '@berth/contract/schema.ts'
 import Type from 'typebox'
 import type { Context } from '../context.ts'
-import {
-  actOnInstance,
-  createInstance,
-  deleteInstance,
-  readConsoleLog,
-  readInstance,
-  readInstances,
-} from '../domain/instances.ts'
+import { createInstance, dryRunInstance } from '../domain/instance-create.ts'
+import { actOnInstance, deleteInstance } from '../domain/instance-power.ts'
+import { patchInstance, readConsoleLog, readInstance, readInstances } from '../domain/instances.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
-import { decodeCursor, encodeCursor } from './cursor.ts'
+import { answerPage, withLabels } from './list-page.ts'
+import { answerPost, postProblems } from './posts.ts'
 import { problems } from './problems.ts'
+import { patchProblems } from './resource-routes.ts'
 
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 const tags = ['instances']
@@ -41,16 +41,22 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         operationId: 'createInstance',
         summary: 'Create an instance',
         tags,
+        querystring: InstanceCreateQuery,
+        headers: IdempotencyHeaders,
         body: ref(InstanceCreate),
         response: {
+          200: ref(InstanceDryRun),
           201: ref(InstanceCreated),
-          ...problems('invalid_json', 'body_too_large', 'unsupported_media_type', 'validation_failed', 'no_addresses'),
+          ...problems('invalid_query', 'no_addresses', ...postProblems),
         },
       },
     },
     async (request, reply) => {
-      const instance = await createInstance(ctx, request.body)
-      return reply.code(201).header('location', `/v1/instances/${instance.id}`).send(instance)
+      if (request.query.dry_run === true) return reply.code(200).send(await dryRunInstance(ctx, request.body))
+      return answerPost(ctx, request, reply, async (tx) => {
+        const created = await createInstance(ctx, tx, request.body)
+        return { status: 201, location: `/v1/instances/${created.id}`, body: created }
+      })
     },
   )
 
@@ -65,13 +71,12 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         response: { 200: ref(InstanceList), ...problems('invalid_query') },
       },
     },
-    async (request) => {
-      const { limit = 1000, cursor, ...filter } = request.query
-      const after = cursor === undefined ? {} : { after: decodeCursor(cursor, filter) }
-      const { items, more } = await readInstances(ctx, { limit, ...filter, ...after })
-      const last = items.at(-1)
-      return more && last !== undefined ? { items, next_cursor: encodeCursor(last.id, filter) } : { items }
-    },
+    async (request) =>
+      answerPage(
+        request.query,
+        (filter, page) => readInstances(ctx, withLabels(filter), page),
+        (instance) => instance.id,
+      ),
   )
 
   api.get(
@@ -89,9 +94,29 @@ export function instanceRoutes(api: Api, ctx: Context): void {
     async (request, reply) => {
       const { wait_for: target, timeout = 60 } = request.query
       const wait = target === undefined ? null : { target, timeoutSeconds: timeout }
-      const { instance, outcome } = await readInstance(ctx, request.params.id, wait, callerSignal(reply))
+      const { instance, etag, outcome } = await readInstance(ctx, request.params.id, wait, callerSignal(reply))
       if (outcome !== null) reply.header('berth-wait', outcome)
-      return instance
+      return reply.header('etag', etag).send(instance)
+    },
+  )
+
+  api.patch(
+    '/v1/instances/:id',
+    {
+      schema: {
+        operationId: 'updateInstance',
+        summary: 'Change name, labels or security groups of an instance',
+        tags,
+        params: Params,
+        headers: PreconditionHeaders,
+        body: ref(InstancePatch),
+        response: { 200: ref(Instance), ...problems('invalid_state', ...patchProblems) },
+      },
+    },
+    async (request, reply) => {
+      const ifMatch = request.headers['if-match']
+      const { instance, etag } = await patchInstance(ctx, request.params.id, request.body, ifMatch)
+      return reply.header('etag', etag).send(instance)
     },
   )
 
@@ -125,25 +150,20 @@ export function instanceRoutes(api: Api, ctx: Context): void {
           summary: `${action.charAt(0).toUpperCase()}${action.slice(1)} an instance`,
           tags,
           params: Params,
+          headers: IdempotencyHeaders,
           body: ref(action === 'start' ? StartBody : PowerActionBody),
           response: {
             202: ref(Accepted),
-            ...problems(
-              'invalid_path',
-              'invalid_json',
-              'not_found',
-              'invalid_state',
-              'body_too_large',
-              'unsupported_media_type',
-              'validation_failed',
-            ),
+            ...problems('invalid_path', 'not_found', 'invalid_state', ...postProblems),
           },
         },
       },
-      async (request, reply) => {
-        const id = await actOnInstance(ctx, request.params.id, action, request.body)
-        return reply.code(202).send({ operation_id: id })
-      },
+      async (request, reply) =>
+        answerPost(ctx, request, reply, async (tx) => ({
+          status: 202,
+          location: '',
+          body: { operation_id: await actOnInstance(ctx, tx, request.params.id, action, request.body) },
+        })),
     )
   }
 

@@ -6,6 +6,7 @@ import type { Context } from '../context.ts'
 import { readOperation, readOperations } from '../domain/operations.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
+import { answerPage } from './list-page.ts'
 import { problems } from './problems.ts'
 
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
@@ -24,7 +25,12 @@ export function operationRoutes(api: Api, ctx: Context): void {
         response: { 200: ref(OperationList), ...problems('invalid_query') },
       },
     },
-    async (request) => ({ items: await readOperations(ctx, request.query.resource_id) }),
+    async (request) =>
+      answerPage(
+        request.query,
+        (filter, page) => readOperations(ctx, filter, page),
+        (operation) => operation.id,
+      ),
   )
 
   api.get(

@@ -1,25 +1,55 @@
 import { pathIdPattern } from '@berth/contract/ids.ts'
-import { ref } from '@berth/contract/schema.ts'
-import Type, { type TSchema } from 'typebox'
+import {
+  IdempotencyHeaders,
+  listQuery,
+  PreconditionHeaders,
+  ResourceListQuery,
+  ref,
+  strict,
+} from '@berth/contract/schema.ts'
+import Type, { type Static, type TSchema } from 'typebox'
+import type { Context } from '../context.ts'
+import { etagOf } from '../domain/if-match.ts'
+import type { Page } from '../store/instance-list.ts'
+import type { Transaction } from '../store/store.ts'
 import type { Api } from './api.ts'
+import { answerPage } from './list-page.ts'
+import { answerPost, postProblems } from './posts.ts'
 import { NoContent, problems } from './problems.ts'
 
 /** Path parameter of a route to one resource. */
 const IdParams = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 
-export interface ReadableResource<Item> {
+/** What the query of a list says besides the page. */
+export type ListFilter = Omit<Static<typeof ResourceListQuery>, 'limit' | 'cursor'>
+
+export interface ReadableResource<Item, Filter = ListFilter> {
   /** Path below /v1/, also the tag: `ssh-keys`. */
   plural: string
   /** Singular in operation ids: `SshKey`. */
   noun: string
   one: TSchema
   many: TSchema
+  /** Query of the list; ResourceListQuery unless given. */
+  query?: TSchema
   get: (id: string) => Promise<Item>
-  list: () => Promise<Item[]>
+  list: (filter: Filter, page: Page) => Promise<Item[]>
+}
+
+/** Query of the lists that only have pages. */
+export const PageQuery = Type.Object(listQuery, strict)
+
+/** A page of a list that is in memory as a whole, in its order; empty behind an id that is not in it. */
+export function pageInMemory<Item extends { id: string }>(items: readonly Item[], { after, limit }: Page): Item[] {
+  const start = after === undefined ? 0 : items.findIndex((item) => item.id === after) + 1
+  return after !== undefined && start === 0 ? [] : items.slice(start, start + limit)
 }
 
 /** The two routes every resource has: list and show. */
-export function readRoutes<Item>(api: Api, resource: ReadableResource<Item>): void {
+export function readRoutes<Item extends { id: string }, Filter = ListFilter>(
+  api: Api,
+  resource: ReadableResource<Item, Filter>,
+): void {
   const { plural, noun } = resource
   const words = plural.replaceAll('-', ' ')
   api.get(
@@ -27,12 +57,18 @@ export function readRoutes<Item>(api: Api, resource: ReadableResource<Item>): vo
     {
       schema: {
         operationId: `list${noun}s`,
-        summary: `List ${words}`,
+        summary: `List ${words} in the order of their ids`,
         tags: [plural],
-        response: { 200: ref(resource.many), ...problems() },
+        querystring: resource.query ?? ResourceListQuery,
+        response: { 200: ref(resource.many), ...problems('invalid_query') },
       },
     },
-    async () => ({ items: await resource.list() }),
+    async (request) =>
+      answerPage(
+        request.query as Filter & { limit?: number; cursor?: string }, // checked with resource.query before
+        (filter, page) => resource.list(filter as Filter, page),
+        (item) => item.id,
+      ),
   )
   api.get(
     `/v1/${plural}/:id`,
@@ -45,22 +81,78 @@ export function readRoutes<Item>(api: Api, resource: ReadableResource<Item>): vo
         response: { 200: ref(resource.one), ...problems('invalid_path', 'not_found') },
       },
     },
-    async (request) => resource.get(request.params.id),
+    async (request, reply) => {
+      const item = await resource.get(request.params.id)
+      const etag = etagOfItem(item)
+      return etag === null ? item : reply.header('etag', etag).send(item)
+    },
   )
 }
 
-export interface OwnedResource<Input, Item> extends ReadableResource<Item> {
+export interface ChangeableResource<Patch, Item> {
+  plural: string
+  noun: string
+  aNoun: string
+  one: TSchema
+  patchBody: TSchema
+  patch: (id: string, body: Patch, ifMatch: string | undefined) => Promise<Item>
+}
+
+/** The route that changes a resource. */
+export function patchRoute<Patch, Item extends { id: string }>(api: Api, resource: ChangeableResource<Patch, Item>) {
+  const { plural, noun, aNoun } = resource
+  api.patch(
+    `/v1/${plural}/:id`,
+    {
+      schema: {
+        operationId: `update${noun}`,
+        summary: `Change ${aNoun}`,
+        tags: [plural],
+        params: IdParams,
+        headers: PreconditionHeaders,
+        body: ref(resource.patchBody),
+        response: { 200: ref(resource.one), ...problems(...patchProblems) },
+      },
+    },
+    async (request, reply) => {
+      // body checked with resource.patchBody before
+      const item = await resource.patch(request.params.id, request.body as Patch, request.headers['if-match'])
+      return reply.header('etag', etagOfItem(item) ?? '').send(item)
+    },
+  )
+}
+
+/** Error codes that a PATCH can be answered with. */
+export const patchProblems = [
+  'invalid_path',
+  'invalid_json',
+  'invalid_header',
+  'not_found',
+  'precondition_failed',
+  'body_too_large',
+  'unsupported_media_type',
+  'validation_failed',
+] as const
+
+export interface OwnedResource<Input, Patch, Item, Filter = ListFilter>
+  extends ReadableResource<Item, Filter>,
+    ChangeableResource<Patch, Item> {
   /** With its article, for people: `an SSH key`. */
   aNoun: string
   body: TSchema
-  create: (body: Input) => Promise<Item>
+  create: (tx: Transaction, body: Input) => Promise<Item>
   remove: (id: string) => Promise<void>
 }
 
-/** The four routes of a resource that callers make and remove: list, show, create, delete. */
-export function ownedRoutes<Input, Item extends { id: string }>(api: Api, resource: OwnedResource<Input, Item>): void {
+/** The five routes of a resource that callers make and remove: list, show, create, change, delete. */
+export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = ListFilter>(
+  api: Api,
+  ctx: Context,
+  resource: OwnedResource<Input, Patch, Item, Filter>,
+): void {
   const { plural, noun, aNoun } = resource
   readRoutes(api, resource)
+  patchRoute(api, resource)
   api.post(
     `/v1/${plural}`,
     {
@@ -68,23 +160,16 @@ export function ownedRoutes<Input, Item extends { id: string }>(api: Api, resour
         operationId: `create${noun}`,
         summary: `Create ${aNoun}`,
         tags: [plural],
+        headers: IdempotencyHeaders,
         body: ref(resource.body),
-        response: {
-          201: ref(resource.one),
-          ...problems(
-            'invalid_json',
-            'already_exists',
-            'body_too_large',
-            'unsupported_media_type',
-            'validation_failed',
-          ),
-        },
+        response: { 201: ref(resource.one), ...problems('already_exists', ...postProblems) },
       },
     },
-    async (request, reply) => {
-      const created = await resource.create(request.body as Input) // checked with resource.body before
-      return reply.code(201).header('location', `/v1/${plural}/${created.id}`).send(created)
-    },
+    async (request, reply) =>
+      answerPost(ctx, request, reply, async (tx) => {
+        const created = await resource.create(tx, request.body as Input) // checked with resource.body before
+        return { status: 201, location: `/v1/${plural}/${created.id}`, body: created }
+      }),
   )
   api.delete(
     `/v1/${plural}/:id`,
@@ -102,4 +187,12 @@ export function ownedRoutes<Input, Item extends { id: string }>(api: Api, resour
       return reply.code(204).send(null)
     },
   )
+}
+
+/** The entity tag of a document that says its generation. */
+function etagOfItem(item: object): string | null {
+  const metadata: unknown = Reflect.get(item, 'metadata')
+  const generation: unknown =
+    typeof metadata === 'object' && metadata !== null ? Reflect.get(metadata, 'generation') : null
+  return typeof generation === 'number' ? etagOf(generation) : null
 }

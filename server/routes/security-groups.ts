@@ -1,17 +1,35 @@
-import { SecurityGroup, SecurityGroupList } from '@berth/contract/security-groups.ts'
+import {
+  SecurityGroup,
+  SecurityGroupCreate,
+  SecurityGroupList,
+  SecurityGroupPatch,
+} from '@berth/contract/security-groups.ts'
 import type { Context } from '../context.ts'
-import { readSecurityGroup, readSecurityGroups } from '../domain/security-groups.ts'
+import {
+  createSecurityGroup,
+  deleteSecurityGroup,
+  patchSecurityGroup,
+  readSecurityGroup,
+  readSecurityGroups,
+} from '../domain/security-groups.ts'
 import type { Api } from './api.ts'
-import { readRoutes } from './resource-routes.ts'
+import { withLabels } from './list-page.ts'
+import { ownedRoutes } from './resource-routes.ts'
 
 /** /v1/security-groups */
 export function securityGroupRoutes(api: Api, ctx: Context): void {
-  readRoutes(api, {
+  ownedRoutes(api, ctx, {
     plural: 'security-groups',
     noun: 'SecurityGroup',
+    aNoun: 'a security group',
     one: SecurityGroup,
     many: SecurityGroupList,
+    body: SecurityGroupCreate,
+    patchBody: SecurityGroupPatch,
     get: (id) => readSecurityGroup(ctx, id),
-    list: () => readSecurityGroups(ctx),
+    list: (filter, page) => readSecurityGroups(ctx, withLabels(filter), page),
+    create: (tx, body: SecurityGroupCreate) => createSecurityGroup(ctx, tx, body),
+    patch: (id, body: SecurityGroupPatch, ifMatch) => patchSecurityGroup(ctx, id, body, ifMatch),
+    remove: (id) => deleteSecurityGroup(ctx, id),
   })
 }

@@ -1,21 +1,24 @@
-import { SshKey, SshKeyCreate, SshKeyList } from '@berth/contract/ssh-keys.ts'
+import { SshKey, SshKeyCreate, SshKeyList, SshKeyPatch } from '@berth/contract/ssh-keys.ts'
 import type { Context } from '../context.ts'
-import { createSshKey, deleteSshKey, readSshKey, readSshKeys } from '../domain/ssh-keys.ts'
+import { createSshKey, deleteSshKey, patchSshKey, readSshKey, readSshKeys } from '../domain/ssh-keys.ts'
 import type { Api } from './api.ts'
+import { withLabels } from './list-page.ts'
 import { ownedRoutes } from './resource-routes.ts'
 
 /** /v1/ssh-keys */
 export function sshKeyRoutes(api: Api, ctx: Context): void {
-  ownedRoutes(api, {
+  ownedRoutes(api, ctx, {
     plural: 'ssh-keys',
     noun: 'SshKey',
     aNoun: 'an SSH key',
     one: SshKey,
     many: SshKeyList,
     body: SshKeyCreate,
+    patchBody: SshKeyPatch,
     get: (id) => readSshKey(ctx, id),
-    list: () => readSshKeys(ctx),
-    create: (body: SshKeyCreate) => createSshKey(ctx, body),
+    list: (filter, page) => readSshKeys(ctx, withLabels(filter), page),
+    create: (tx, body: SshKeyCreate) => createSshKey(ctx, tx, body),
+    patch: (id, body: SshKeyPatch, ifMatch) => patchSshKey(ctx, id, body, ifMatch),
     remove: (id) => deleteSshKey(ctx, id),
   })
 }

@@ -1,21 +1,25 @@
-import { Subnet, SubnetCreate, SubnetList } from '@berth/contract/subnets.ts'
+import { Subnet, SubnetCreate, SubnetList, SubnetListQuery, SubnetPatch } from '@berth/contract/subnets.ts'
 import type { Context } from '../context.ts'
-import { createSubnet, deleteSubnet, readSubnet, readSubnets } from '../domain/subnets.ts'
+import { createSubnet, deleteSubnet, patchSubnet, readSubnet, readSubnets } from '../domain/subnets.ts'
 import type { Api } from './api.ts'
-import { ownedRoutes } from './resource-routes.ts'
+import { withLabels } from './list-page.ts'
+import { type ListFilter, ownedRoutes } from './resource-routes.ts'
 
 /** /v1/subnets */
 export function subnetRoutes(api: Api, ctx: Context): void {
-  ownedRoutes(api, {
+  ownedRoutes(api, ctx, {
     plural: 'subnets',
     noun: 'Subnet',
     aNoun: 'a subnet',
     one: Subnet,
     many: SubnetList,
+    query: SubnetListQuery,
     body: SubnetCreate,
+    patchBody: SubnetPatch,
     get: (id) => readSubnet(ctx, id),
-    list: () => readSubnets(ctx),
-    create: (body: SubnetCreate) => createSubnet(ctx, body),
+    list: (filter: ListFilter & { vpc_id?: string }, page) => readSubnets(ctx, withLabels(filter), page),
+    create: (tx, body: SubnetCreate) => createSubnet(ctx, tx, body),
+    patch: (id, body: SubnetPatch, ifMatch) => patchSubnet(ctx, id, body, ifMatch),
     remove: (id) => deleteSubnet(ctx, id),
   })
 }

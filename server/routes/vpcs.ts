@@ -1,21 +1,24 @@
-import { Vpc, VpcCreate, VpcList } from '@berth/contract/vpcs.ts'
+import { Vpc, VpcCreate, VpcList, VpcPatch } from '@berth/contract/vpcs.ts'
 import type { Context } from '../context.ts'
-import { createVpc, deleteVpc, readVpc, readVpcs } from '../domain/vpcs.ts'
+import { createVpc, deleteVpc, patchVpc, readVpc, readVpcs } from '../domain/vpcs.ts'
 import type { Api } from './api.ts'
+import { withLabels } from './list-page.ts'
 import { ownedRoutes } from './resource-routes.ts'
 
 /** /v1/vpcs */
 export function vpcRoutes(api: Api, ctx: Context): void {
-  ownedRoutes(api, {
+  ownedRoutes(api, ctx, {
     plural: 'vpcs',
     noun: 'Vpc',
     aNoun: 'a VPC',
     one: Vpc,
     many: VpcList,
     body: VpcCreate,
+    patchBody: VpcPatch,
     get: (id) => readVpc(ctx, id),
-    list: () => readVpcs(ctx),
-    create: (body: VpcCreate) => createVpc(ctx, body),
+    list: (filter, page) => readVpcs(ctx, withLabels(filter), page),
+    create: (tx, body: VpcCreate) => createVpc(ctx, tx, body),
+    patch: (id, body: VpcPatch, ifMatch) => patchVpc(ctx, id, body, ifMatch),
     remove: (id) => deleteVpc(ctx, id),
   })
 }

@@ -29,8 +29,11 @@ export async function getHost(db: Reader, id: string): Promise<StoredHost> {
   return host
 }
 
-export async function listHosts(db: Reader): Promise<StoredHost[]> {
-  return (await db.selectFrom('hosts').selectAll().orderBy('id').execute()).map(parse)
+/** Hosts by id; all of them unless a page is asked for. */
+export async function listHosts(db: Reader, page?: { after: string; limit: number }): Promise<StoredHost[]> {
+  let query = db.selectFrom('hosts').selectAll().orderBy('id')
+  if (page !== undefined) query = query.where('id', '>', page.after).limit(page.limit)
+  return (await query.execute()).map(parse)
 }
 
 /** Make the host known; does nothing when it is. */
@@ -38,12 +41,12 @@ export async function insertHostIfAbsent(
   tx: Transaction,
   host: { id: string; name: string; created_at: number },
 ): Promise<void> {
-  await tx.db
+  const result = await tx.db
     .insertInto('hosts')
     .values({ ...emptyHost, ...host })
     .onConflict((c) => c.column('id').doNothing())
-    .execute()
-  tx.changed(host.id)
+    .executeTakeFirst()
+  if (result.numInsertedOrUpdatedRows === 1n) tx.changed({ resource: 'host', id: host.id, action: 'created' })
 }
 
 export type HostReport = Pick<
@@ -68,7 +71,25 @@ export async function updateHostReport(tx: Transaction, id: string, report: Host
     .set({ ...report, images: JSON.stringify(report.images) })
     .where('id', '=', id)
     .execute()
-  tx.changed(id)
+  tx.wake(id)
+}
+
+/** Change what callers may change of a host; `host` is the version read before. Gives the new version. */
+export async function updateHostSpec(
+  tx: Transaction,
+  host: StoredHost,
+  values: Partial<Pick<StoredHost, 'schedulable' | 'name' | 'labels'>>,
+): Promise<StoredHost> {
+  const generation = host.generation + 1
+  const { labels, ...plain } = values
+  await tx.db
+    .updateTable('hosts')
+    .set({ ...plain, ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }), generation })
+    .where('id', '=', host.id)
+    .where('generation', '=', host.generation)
+    .executeTakeFirstOrThrow()
+  tx.changed({ resource: 'host', id: host.id, action: 'updated', detail: { generation } })
+  return { ...host, ...values, generation }
 }
 
 /** Note that a host must fetch its desired state again. */
@@ -78,7 +99,7 @@ export async function touchHost(tx: Transaction, id: string): Promise<void> {
     .set((eb) => ({ desired_revision: eb('desired_revision', '+', 1) }))
     .where('id', '=', id)
     .execute()
-  tx.changed(id)
+  tx.wake(id)
 }
 
 /** Reserve room on a host; false, and nothing changed, when it has none left. One conditional statement. */
@@ -109,7 +130,7 @@ export async function release(tx: Transaction, hostId: string, size: Size): Prom
     }))
     .where('id', '=', hostId)
     .execute()
-  tx.changed(hostId)
+  tx.wake(hostId)
 }
 
 const emptyHost = {

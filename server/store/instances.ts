@@ -1,31 +1,34 @@
 import type { ObservedInstance } from '@berth/contract/host.ts'
-import type { DesiredPower } from '@berth/contract/instance-states.ts'
+import { type DesiredPower, type InstanceState, instanceState } from '@berth/contract/instance-states.ts'
 import { ApiError } from '../api-error.ts'
+import type { Change } from './events.ts'
 import type { InstanceRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
 /** An instance as stored, its JSON columns parsed. Times are milliseconds UTC. */
 export interface StoredInstance
-  extends Omit<InstanceRow, 'labels' | 'security_groups' | 'ssh_key_ids' | 'desired' | 'report'> {
+  extends Omit<
+    InstanceRow,
+    'labels' | 'security_groups' | 'ssh_key_ids' | 'desired' | 'report' | 'on_capacity' | 'state'
+  > {
   labels: Record<string, string>
   security_groups: string[]
   ssh_key_ids: string[]
   desired: DesiredPower
   report: ObservedInstance | null
+  on_capacity: 'queue' | 'fail'
 }
 
-export interface InstanceFilter {
-  limit: number
-  /** Only ids greater than this one. */
-  after?: string
-  name?: string
-  terminated: boolean
+/** The public state of a stored instance. */
+export function stateOf(instance: StoredInstance): InstanceState {
+  if (instance.terminated_at !== null) return 'terminated'
+  return instanceState(instance.desired, instance.report?.power ?? null, instance.host_id !== null)
 }
 
 /** The instance, or null. Terminated ones are found until their tombstone is removed. */
 export async function findInstance(db: Reader, id: string): Promise<StoredInstance | null> {
   const row = await db.selectFrom('instances').selectAll().where('id', '=', id).executeTakeFirst()
-  return row === undefined ? null : parse(row)
+  return row === undefined ? null : parseInstance(row)
 }
 
 /** The instance. Throws not_found. */
@@ -33,15 +36,6 @@ export async function getInstance(db: Reader, id: string): Promise<StoredInstanc
   const instance = await findInstance(db, id)
   if (instance === null) throw new ApiError('not_found', `There is no instance ${id}.`)
   return instance
-}
-
-/** Instances by id, which is the order they were made in. */
-export async function listInstances(db: Reader, filter: InstanceFilter): Promise<StoredInstance[]> {
-  let query = db.selectFrom('instances').selectAll().orderBy('id').limit(filter.limit)
-  query = query.where('terminated_at', filter.terminated ? 'is not' : 'is', null)
-  if (filter.after !== undefined) query = query.where('id', '>', filter.after)
-  if (filter.name !== undefined) query = query.where('name', '=', filter.name)
-  return (await query.execute()).map(parse)
 }
 
 /** All instances placed on a host that it still has to know of, by id. */
@@ -53,7 +47,7 @@ export async function listInstancesOfHost(db: Reader, hostId: string): Promise<S
     .where('terminated_at', 'is', null)
     .orderBy('id')
     .execute()
-  return rows.map(parse)
+  return rows.map(parseInstance)
 }
 
 /** Instances that wait for a host, oldest first, behind an id. */
@@ -68,7 +62,7 @@ export async function listUnplacedInstances(db: Reader, after: string, limit: nu
     .orderBy('id')
     .limit(limit)
     .execute()
-  return rows.map(parse)
+  return rows.map(parseInstance)
 }
 
 /** Store a new instance with the rows that index it. */
@@ -81,15 +75,54 @@ export async function insertInstance(tx: Transaction, instance: StoredInstance):
       security_groups: JSON.stringify(instance.security_groups),
       ssh_key_ids: JSON.stringify(instance.ssh_key_ids),
       report: instance.report === null ? null : JSON.stringify(instance.report),
+      state: stateOf(instance),
     })
     .execute()
-  const labels = Object.entries(instance.labels).map(([key, value]) => ({ instance_id: instance.id, key, value }))
-  if (labels.length > 0) await tx.db.insertInto('instance_labels').values(labels).execute()
-  const groups = instance.security_groups.map((id) => ({ instance_id: instance.id, security_group_id: id }))
-  if (groups.length > 0) await tx.db.insertInto('instance_security_groups').values(groups).execute()
+  await insertLabels(tx, instance)
+  await insertSecurityGroups(tx, instance)
   const keys = instance.ssh_key_ids.map((id) => ({ instance_id: instance.id, ssh_key_id: id }))
   if (keys.length > 0) await tx.db.insertInto('instance_ssh_keys').values(keys).execute()
-  tx.changed(instance.id)
+  tx.changed(change('created', instance))
+}
+
+async function insertLabels(tx: Transaction, instance: StoredInstance): Promise<void> {
+  const labels = Object.entries(instance.labels).map(([key, value]) => ({ instance_id: instance.id, key, value }))
+  if (labels.length > 0) await tx.db.insertInto('instance_labels').values(labels).execute()
+}
+
+async function insertSecurityGroups(tx: Transaction, instance: StoredInstance): Promise<void> {
+  const groups = instance.security_groups.map((id) => ({ instance_id: instance.id, security_group_id: id }))
+  if (groups.length > 0) await tx.db.insertInto('instance_security_groups').values(groups).execute()
+}
+
+/** Change name and labels, which the host need not hear of. Gives the new version. */
+export async function updateMetadata(
+  tx: Transaction,
+  instance: StoredInstance,
+  metadata: Pick<StoredInstance, 'name' | 'labels'>,
+): Promise<StoredInstance> {
+  const changed = await updateFenced(tx, instance, {
+    ...metadata,
+    metadata_revision: instance.metadata_revision + 1,
+  })
+  await tx.db.deleteFrom('instance_labels').where('instance_id', '=', instance.id).execute()
+  await insertLabels(tx, changed)
+  return changed
+}
+
+/** Change the security groups, which is a change of intent. Gives the new version. */
+export async function updateSecurityGroups(
+  tx: Transaction,
+  instance: StoredInstance,
+  groups: readonly string[],
+): Promise<StoredInstance> {
+  const changed = await updateFenced(tx, instance, {
+    security_groups: [...groups],
+    generation: instance.generation + 1,
+  })
+  await tx.db.deleteFrom('instance_security_groups').where('instance_id', '=', instance.id).execute()
+  await insertSecurityGroups(tx, changed)
+  return changed
 }
 
 export type InstanceIntent = Partial<
@@ -108,9 +141,7 @@ export async function updateIntent(
   instance: StoredInstance,
   intent: InstanceIntent,
 ): Promise<StoredInstance> {
-  const generation = instance.generation + 1
-  await updateFenced(tx, instance, { ...intent, generation })
-  return { ...instance, ...intent, generation }
+  return updateFenced(tx, instance, { ...intent, generation: instance.generation + 1 })
 }
 
 /** Record which host an instance is placed on. */
@@ -133,8 +164,7 @@ export async function updateReport(
   instance: StoredInstance,
   report: ObservedInstance,
 ): Promise<StoredInstance> {
-  await updateFenced(tx, instance, { report: JSON.stringify(report) })
-  return { ...instance, report }
+  return updateFenced(tx, instance, { report })
 }
 
 /** Make an instance a tombstone: readable for a while, holding nothing. */
@@ -143,8 +173,7 @@ export async function updateTerminated(
   instance: StoredInstance,
   now: number,
 ): Promise<StoredInstance> {
-  await updateFenced(tx, instance, { terminated_at: now })
-  return { ...instance, terminated_at: now }
+  return updateFenced(tx, instance, { terminated_at: now })
 }
 
 /** Note the operation that a caller should look at, without a change of intent. */
@@ -161,39 +190,69 @@ export async function listExpiredInstances(db: Reader, before: number, limit: nu
 /** Remove a tombstone and what hangs on it. */
 export async function deleteInstance(tx: Transaction, id: string): Promise<void> {
   await tx.db.deleteFrom('instances').where('id', '=', id).execute()
-  tx.changed(id)
+  tx.changed({ resource: 'instance', id, action: 'deleted' })
 }
 
-async function updateFenced(tx: Transaction, read: StoredInstance, values: Partial<InstanceRow>): Promise<void> {
+/** Change columns of the version that was read; fails when there is a newer one. Gives the new version. */
+async function updateFenced(
+  tx: Transaction,
+  read: StoredInstance,
+  values: Partial<StoredInstance>,
+): Promise<StoredInstance> {
+  const written: StoredInstance = { ...read, ...values }
+  const { labels, security_groups: groups, ssh_key_ids: _, report, ...plain } = values
   const result = await tx.db
     .updateTable('instances')
-    .set(values)
+    .set({
+      ...plain,
+      ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }),
+      ...(groups === undefined ? {} : { security_groups: JSON.stringify(groups) }),
+      ...(report === undefined ? {} : { report: report === null ? null : JSON.stringify(report) }),
+      state: stateOf(written),
+    })
     .where('id', '=', read.id)
     .where('generation', '=', read.generation)
     .executeTakeFirst()
   if (result.numUpdatedRows !== 1n) {
     throw new ApiError('unavailable', `Instance ${read.id} changed at the same moment; try again.`)
   }
-  tx.changed(read.id)
+  tx.changed(change('updated', written))
+  return written
 }
 
-function parse(row: InstanceRow): StoredInstance {
+function change(action: 'created' | 'updated', instance: StoredInstance): Change {
+  const { generation, operation_id } = instance
   return {
-    ...row,
+    resource: 'instance',
+    id: instance.id,
+    action,
+    detail: { state: stateOf(instance), generation, operation_id },
+  }
+}
+
+/** A row with its JSON columns parsed. */
+export function parseInstance(row: InstanceRow): StoredInstance {
+  const { state: _, ...columns } = row
+  return {
+    ...columns,
     labels: JSON.parse(row.labels),
     security_groups: JSON.parse(row.security_groups),
     ssh_key_ids: JSON.parse(row.ssh_key_ids),
     desired: row.desired as DesiredPower, // CHECK instances_desired
+    on_capacity: row.on_capacity === 'fail' ? 'fail' : 'queue',
     report: row.report === null ? null : JSON.parse(row.report),
   }
 }
 
-/** How many instances, tombstones included, stand in a subnet. */
-export async function countInstancesOfSubnet(db: Reader, subnetId: string): Promise<number> {
-  const row = await db
+/** Live instances in a subnet, at most `limit`. */
+export async function listInstancesInSubnet(db: Reader, subnetId: string, limit: number): Promise<string[]> {
+  const rows = await db
     .selectFrom('instances')
-    .select((eb) => eb.fn.countAll<number>().as('n'))
+    .select('id')
     .where('subnet_id', '=', subnetId)
-    .executeTakeFirstOrThrow()
-  return Number(row.n)
+    .where('terminated_at', 'is', null)
+    .orderBy('id')
+    .limit(limit)
+    .execute()
+  return rows.map((row) => row.id)
 }

@@ -6,6 +6,7 @@ import type {
   StepStatus,
 } from '@berth/contract/operations.ts'
 import { ApiError } from '../api-error.ts'
+import type { Change } from './events.ts'
 import type { OperationRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
@@ -34,13 +35,24 @@ export async function getOperation(db: Reader, id: string): Promise<StoredOperat
   return parse(row)
 }
 
-/** Operations, newest first. */
+export interface OperationFilter {
+  resource_id?: string
+  type?: OperationType
+  status?: OperationStatus
+}
+
+/** Operations, newest first, older than `after`. */
 export async function listOperations(
   db: Reader,
-  filter: { resourceId?: string; limit: number },
+  filter: OperationFilter,
+  page: { after?: string; limit: number },
 ): Promise<StoredOperation[]> {
-  let query = db.selectFrom('operations').selectAll().orderBy('id', 'desc').limit(filter.limit)
-  if (filter.resourceId !== undefined) query = query.where('resource_id', '=', filter.resourceId)
+  let query = db.selectFrom('operations').selectAll().orderBy('id', 'desc').limit(page.limit)
+  for (const column of ['resource_id', 'type', 'status'] as const) {
+    const wanted = filter[column]
+    if (wanted !== undefined) query = query.where(column, '=', wanted)
+  }
+  if (page.after !== undefined) query = query.where('id', '<', page.after)
   return (await query.execute()).map(parse)
 }
 
@@ -87,7 +99,7 @@ export async function listOverdueOperations(db: Reader, now: number, limit: numb
 
 export async function insertOperation(tx: Transaction, operation: StoredOperation): Promise<void> {
   await tx.db.insertInto('operations').values(serialise(operation)).execute()
-  tx.changed(operation.id)
+  tx.changed(change('created', operation))
 }
 
 /** Store a new version of an operation that has not ended. */
@@ -100,7 +112,11 @@ export async function updateOperation(tx: Transaction, operation: StoredOperatio
     .where('finished_at', 'is', null)
     .executeTakeFirst()
   if (result.numUpdatedRows !== 1n) throw new Error(`operation ${id} had ended already`)
-  tx.changed(id)
+  tx.changed(change('updated', operation))
+}
+
+function change(action: 'created' | 'updated', { id, type, status, resource_id }: StoredOperation): Change {
+  return { resource: 'operation', id, action, detail: { type, status, resource_id } }
 }
 
 /** Whether an operation ended before a time, so that an idle server writes nothing. */

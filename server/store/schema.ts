@@ -17,6 +17,8 @@ export interface Database {
   instance_ssh_keys: InstanceSshKeyRow
   operations: OperationRow
   console_chunks: ConsoleChunkRow
+  events: EventRow
+  idempotency_keys: IdempotencyKeyRow
 }
 
 /**
@@ -55,6 +57,8 @@ export interface VpcRow {
   created_at: number
   cidr: string
   is_default: number
+  /** Raised by every change of a caller; its ETag. */
+  generation: number
 }
 
 /** `next_offset` is the next address never handed out, counted from the network address. */
@@ -66,6 +70,7 @@ export interface SubnetRow {
   vpc_id: string
   cidr: string
   next_offset: number
+  generation: number
 }
 
 /** An address that was handed out at least once; `instance_id` null means free again since `freed_at`. */
@@ -83,6 +88,7 @@ export interface SecurityGroupRow {
   created_at: number
   description: string
   rules: string
+  generation: number
 }
 
 export interface SshKeyRow {
@@ -92,6 +98,7 @@ export interface SshKeyRow {
   created_at: number
   public_key: string
   fingerprint: string
+  generation: number
 }
 
 /**
@@ -121,6 +128,10 @@ export interface InstanceRow {
   grace_seconds: number
   reboots: number
   reboot_grace_seconds: number
+  /** `queue`, or `fail`: give up when no host has room now. */
+  on_capacity: string
+  /** Raised by changes that the host need not hear of, of name and labels. */
+  metadata_revision: number
 
   host_id: string | null
   scheduled_at: number | null
@@ -133,6 +144,8 @@ export interface InstanceRow {
   message: string
   terminated_at: number | null
   operation_id: string
+  /** What contract/instance-states.ts makes of the columns above, written with every change of them: for indexes only. */
+  state: string
 }
 
 export interface InstanceLabelRow {
@@ -173,4 +186,26 @@ export interface ConsoleChunkRow {
   offset: number
   length: number
   data: Uint8Array
+}
+
+/** One entry of the change feed; the sequence numbers are committed in their order. */
+export interface EventRow {
+  sequence: Generated<number>
+  at: number
+  /** `instance.updated`. */
+  type: string
+  resource_id: string
+  /** JSON of EventDetail. */
+  detail: string
+}
+
+/** The answer that was given to a POST with an idempotency key, stored in the transaction of what the POST did. */
+export interface IdempotencyKeyRow {
+  key: string
+  /** Of method, path and body. */
+  fingerprint: string
+  status: number
+  location: string
+  body: string
+  created_at: number
 }

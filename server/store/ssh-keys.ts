@@ -1,4 +1,6 @@
 import { ApiError } from '../api-error.ts'
+import type { Page } from './instance-list.ts'
+import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { SshKeyRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
@@ -19,8 +21,11 @@ export async function getSshKey(db: Reader, id: string): Promise<StoredSshKey> {
   return key
 }
 
-export async function listSshKeys(db: Reader): Promise<StoredSshKey[]> {
-  return (await db.selectFrom('ssh_keys').selectAll().orderBy('id').execute()).map(parse)
+export function listSshKeys(db: Reader, filter: ResourceFilter, page: Page): Promise<StoredSshKey[]> {
+  return listMatching(filter, page, async (after, limit) => {
+    const query = db.selectFrom('ssh_keys').selectAll().where('id', '>', after).orderBy('id').limit(limit)
+    return (await query.execute()).map(parse)
+  })
 }
 
 /** The keys with these ids, by id; ids that do not exist are left out. */
@@ -34,18 +39,18 @@ export async function listSshKeysById(db: Reader, ids: readonly string[]): Promi
   return new Map(rows.map((row) => [row.id, parse(row)]))
 }
 
-export async function insertSshKey(tx: Transaction, key: StoredSshKey): Promise<void> {
+export async function insertSshKey(tx: Transaction, key: Omit<StoredSshKey, 'generation'>): Promise<void> {
   await tx.db
     .insertInto('ssh_keys')
-    .values({ ...key, labels: JSON.stringify(key.labels) })
+    .values({ ...key, labels: JSON.stringify(key.labels), generation: 1 })
     .execute()
-  tx.changed(key.id)
+  tx.changed({ resource: 'ssh_key', id: key.id, action: 'created' })
 }
 
 export async function deleteSshKey(tx: Transaction, id: string): Promise<void> {
   await tx.db.deleteFrom('instance_ssh_keys').where('ssh_key_id', '=', id).execute() // of tombstones only
   await tx.db.deleteFrom('ssh_keys').where('id', '=', id).execute()
-  tx.changed(id)
+  tx.changed({ resource: 'ssh_key', id, action: 'deleted' })
 }
 
 /** Live instances that were made with a key, at most `limit`. */

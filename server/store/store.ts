@@ -1,6 +1,10 @@
 import { type Kysely, sql } from 'kysely'
-import { Migrator } from 'kysely/migration'
+import { type Migration, Migrator } from 'kysely/migration'
+import type { ColumnTypes, StoreEngine } from './engine.ts'
+import { type Change, insertEvents, mergeChange } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
+import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
+import { openPostgres, postgresColumnTypes } from './postgres.ts'
 import type { Database } from './schema.ts'
 import { openSqlite, sqliteColumnTypes } from './sqlite.ts'
 
@@ -10,11 +14,18 @@ export type Reader = Kysely<Database>
 /** One caller's part of a transaction. */
 export interface Transaction {
   db: Reader
-  /** Name a resource that this transaction changes; waiters and controllers hear of it after the commit. */
-  changed(resourceId: string): void
+  /** Note a change that callers can see: it becomes an event of the change feed, in this transaction. */
+  changed(change: Change): void
+  /** Wake who waits for a resource after the commit, without an event: what callers see of it did not change. */
+  wake(resourceId: string): void
 }
 
 export type ChangeListener = (resourceIds: ReadonlySet<string>) => void
+
+export interface StoreOptions {
+  /** Milliseconds UTC, for the times of events. */
+  now?: () => number
+}
 
 interface WaitingWrite {
   work: (tx: Transaction) => Promise<unknown>
@@ -31,35 +42,42 @@ const maxWritesPerCommit = 64
  * is on disk. Reads go past the queue and see the last commit.
  */
 export class Store {
-  readonly #writer: Kysely<Database>
-  readonly #reader: Kysely<Database>
+  readonly #engine: StoreEngine
+  readonly #now: () => number
   readonly #listeners = new Set<ChangeListener>()
   #waiting: WaitingWrite[] = []
   #draining: Promise<void> | null = null
 
-  private constructor(writer: Kysely<Database>, reader: Kysely<Database>) {
-    this.#writer = writer
-    this.#reader = reader
+  private constructor(engine: StoreEngine, now: () => number) {
+    this.#engine = engine
+    this.#now = now
   }
 
-  /** Open an SQLite file and bring its schema up to date. */
-  static async openSqlite(file: string): Promise<Store> {
-    const { writer, reader } = openSqlite(file)
-    const migrator = new Migrator({
-      db: writer,
-      provider: { getMigrations: async () => ({ '0001-initial': initial(sqliteColumnTypes) }) },
-    })
-    const { error } = await migrator.migrateToLatest()
-    if (error !== undefined) {
-      await Promise.all([writer.destroy(), reader.destroy()])
-      throw new Error(`the database ${file} cannot be brought to the current schema`, { cause: error })
+  /**
+   * Open a database and bring its schema up to date: an SQLite file, made when absent, or a PostgreSQL database by its
+   * `postgres://` URL.
+   */
+  static async open(database: string, options: StoreOptions = {}): Promise<Store> {
+    const engine = isPostgresUrl(database) ? openPostgres(database) : openSqlite(database)
+    try {
+      await migrate(engine)
+      return new Store(engine, options.now ?? Date.now)
+    } catch (error) {
+      await engine.close()
+      throw new Error(`the database ${withoutPassword(database)} cannot be opened or brought to the current schema`, {
+        cause: error,
+      })
     }
-    return new Store(writer, reader)
+  }
+
+  /** Which database it is. */
+  get engine(): StoreEngine['name'] {
+    return this.#engine.name
   }
 
   /** The last committed state. */
   get read(): Reader {
-    return this.#reader
+    return this.#engine.reader
   }
 
   /**
@@ -82,7 +100,7 @@ export class Store {
   /** Finish the queued writes and close the connections. */
   async close(): Promise<void> {
     await this.#draining
-    await Promise.all([this.#writer.destroy(), this.#reader.destroy()])
+    await this.#engine.close()
   }
 
   async #drain(): Promise<void> {
@@ -97,11 +115,10 @@ export class Store {
     const changed = new Set<string>()
     const answers: (() => void)[] = []
     try {
-      await sql`begin immediate`.execute(this.#writer)
-      for (const write of batch) answers.push(await this.#runInSavepoint(write, changed))
-      await sql`commit`.execute(this.#writer)
+      await this.#engine.transaction(async (db) => {
+        for (const write of batch) answers.push(await this.#runInSavepoint(db, write, changed))
+      })
     } catch (error) {
-      await sql`rollback`.execute(this.#writer).catch(() => undefined) // SQLITE_FULL has ended it already
       for (const write of batch) write.reject(error)
       return
     }
@@ -121,18 +138,25 @@ export class Store {
   }
 
   /** Gives the function that answers the caller once the commit is done. Throws only when the transaction is lost. */
-  async #runInSavepoint(write: WaitingWrite, changed: Set<string>): Promise<() => void> {
-    const ownChanges = new Set<string>()
-    await sql`savepoint caller`.execute(this.#writer)
+  async #runInSavepoint(db: Reader, write: WaitingWrite, changed: Set<string>): Promise<() => void> {
+    const changes = new Map<string, Change>()
+    const woken = new Set<string>()
+    await sql`savepoint caller`.execute(db)
     try {
-      const value = await write.work({ db: this.#writer, changed: (id) => ownChanges.add(id) })
-      await sql`release caller`.execute(this.#writer)
-      for (const id of ownChanges) changed.add(id)
+      const value = await write.work({
+        db,
+        changed: (change) => mergeChange(changes, change),
+        wake: (id) => woken.add(id),
+      })
+      await insertEvents(db, [...changes.values()], this.#now())
+      await sql`release savepoint caller`.execute(db)
+      for (const id of changes.keys()) changed.add(id)
+      for (const id of woken) changed.add(id)
       return () => write.resolve(value)
     } catch (error) {
       try {
-        await sql`rollback to caller`.execute(this.#writer)
-        await sql`release caller`.execute(this.#writer)
+        await sql`rollback to savepoint caller`.execute(db)
+        await sql`release savepoint caller`.execute(db)
       } catch {
         throw error // the database has ended the whole transaction; the first error says why
       }
@@ -141,14 +165,28 @@ export class Store {
   }
 }
 
-/** Whether an error says that another process holds the database; it passes. */
-export function isStorageBusy(error: unknown): boolean {
-  const code = error instanceof Error ? Reflect.get(error, 'code') : undefined
-  return code === 'SQLITE_BUSY' || code === 'SQLITE_LOCKED'
+/** Whether a text names a PostgreSQL database, and not a file. */
+export function isPostgresUrl(database: string): boolean {
+  return /^postgres(ql)?:\/\//.test(database)
 }
 
-/** Whether an error is the database's word that the disk is full. */
-export function isStorageFull(error: unknown): boolean {
-  const code = error instanceof Error ? Reflect.get(error, 'code') : undefined
-  return code === 'SQLITE_FULL' || code === 'SQLITE_IOERR_WRITE' || code === '53100'
+/** Every migration by name, in the words of a dialect. One that was ever released is not changed any more. */
+export function migrations(types: ColumnTypes): Record<string, Migration> {
+  return { '0001-initial': initial(types), '0002-events-and-keys': eventsAndKeys(types) }
+}
+
+async function migrate(engine: StoreEngine): Promise<void> {
+  const types = engine.name === 'sqlite' ? sqliteColumnTypes : postgresColumnTypes
+  const migrator = new Migrator({ db: engine.writer, provider: { getMigrations: async () => migrations(types) } })
+  const { error } = await migrator.migrateToLatest()
+  if (error !== undefined) throw error
+  engine.migrated()
+}
+
+/** A database's name for messages. */
+function withoutPassword(database: string): string {
+  if (!isPostgresUrl(database)) return database
+  if (!URL.canParse(database)) return 'postgres://…'
+  const { host, pathname } = new URL(database)
+  return `postgres://${host}${pathname}`
 }

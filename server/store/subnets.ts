@@ -1,43 +1,67 @@
 import { ApiError } from '../api-error.ts'
+import type { Page } from './instance-list.ts'
+import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { SubnetRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
-/** A subnet as stored, with the number of addresses its instances hold. */
+/** A subnet as stored. */
 export interface StoredSubnet extends Omit<SubnetRow, 'labels'> {
   labels: Record<string, string>
+}
+
+/** With the number of addresses that its instances hold. */
+export interface CountedSubnet extends StoredSubnet {
   used: number
 }
 
 export async function findSubnet(db: Reader, id: string): Promise<StoredSubnet | null> {
-  const row = await select(db).where('id', '=', id).executeTakeFirst()
+  const row = await db.selectFrom('subnets').selectAll().where('id', '=', id).executeTakeFirst()
   return row === undefined ? null : parse(row)
 }
 
-/** The subnet. Throws not_found. */
-export async function getSubnet(db: Reader, id: string): Promise<StoredSubnet> {
-  const subnet = await findSubnet(db, id)
-  if (subnet === null) throw new ApiError('not_found', `There is no subnet ${id}.`)
-  return subnet
+/** The subnet with the addresses in use. Throws not_found. */
+export async function getSubnet(db: Reader, id: string): Promise<CountedSubnet> {
+  const row = await counted(db).where('id', '=', id).executeTakeFirst()
+  if (row === undefined) throw new ApiError('not_found', `There is no subnet ${id}.`)
+  return parse(row)
 }
 
-/** Subnets by id; of one VPC when it is named. */
-export async function listSubnets(db: Reader, vpcId?: string): Promise<StoredSubnet[]> {
-  const query = select(db).orderBy('id')
-  return (await (vpcId === undefined ? query : query.where('vpc_id', '=', vpcId)).execute()).map(parse)
+export function listSubnets(
+  db: Reader,
+  filter: ResourceFilter & { vpc_id?: string },
+  page: Page,
+): Promise<CountedSubnet[]> {
+  return listMatching(filter, page, async (after, limit) => {
+    const query = counted(db).where('id', '>', after).orderBy('id').limit(limit)
+    const rows = filter.vpc_id === undefined ? query : query.where('vpc_id', '=', filter.vpc_id)
+    return (await rows.execute()).map(parse)
+  })
 }
 
-export async function insertSubnet(tx: Transaction, subnet: Omit<StoredSubnet, 'used'>): Promise<void> {
+/** All subnets of some VPCs, by id. */
+export async function listSubnetsOfVpcs(db: Reader, vpcIds: readonly string[]): Promise<StoredSubnet[]> {
+  if (vpcIds.length === 0) return []
+  const rows = await db
+    .selectFrom('subnets')
+    .selectAll()
+    .where('vpc_id', 'in', [...vpcIds])
+    .orderBy('id')
+    .execute()
+  return rows.map(parse)
+}
+
+export async function insertSubnet(tx: Transaction, subnet: Omit<StoredSubnet, 'generation'>): Promise<void> {
   await tx.db
     .insertInto('subnets')
-    .values({ ...subnet, labels: JSON.stringify(subnet.labels) })
+    .values({ ...subnet, labels: JSON.stringify(subnet.labels), generation: 1 })
     .execute()
-  tx.changed(subnet.id)
+  tx.changed({ resource: 'subnet', id: subnet.id, action: 'created' })
 }
 
 export async function deleteSubnet(tx: Transaction, id: string): Promise<void> {
   await tx.db.deleteFrom('subnet_addresses').where('subnet_id', '=', id).execute()
   await tx.db.deleteFrom('subnets').where('id', '=', id).execute()
-  tx.changed(id)
+  tx.changed({ resource: 'subnet', id, action: 'deleted' })
 }
 
 /**
@@ -65,21 +89,28 @@ export async function takeAddress(
       .execute()
     return fresh
   }
-  const free = await tx.db
-    .selectFrom('subnet_addresses')
-    .select('address')
-    .where('subnet_id', '=', subnet.id)
-    .where('instance_id', 'is', null)
-    .orderBy('freed_at')
-    .executeTakeFirst()
-  if (free === undefined) return null
+  const free = await findFreedAddress(tx.db, subnet.id)
+  if (free === null) return null
   await tx.db
     .updateTable('subnet_addresses')
     .set({ instance_id: instanceId })
     .where('subnet_id', '=', subnet.id)
-    .where('address', '=', free.address)
+    .where('address', '=', free)
     .execute()
-  return free.address
+  return free
+}
+
+/** The address of a subnet that has been free longest since an instance had it, or null. */
+export async function findFreedAddress(db: Reader, subnetId: string): Promise<string | null> {
+  const free = await db
+    .selectFrom('subnet_addresses')
+    .select('address')
+    .where('subnet_id', '=', subnetId)
+    .where('instance_id', 'is', null)
+    .orderBy('freed_at')
+    .limit(1)
+    .executeTakeFirst()
+  return free?.address ?? null
 }
 
 /** Free the address an instance holds. */
@@ -91,7 +122,7 @@ export async function freeAddress(tx: Transaction, instanceId: string, now: numb
     .execute()
 }
 
-function select(db: Reader) {
+function counted(db: Reader) {
   return db
     .selectFrom('subnets')
     .selectAll()
@@ -105,6 +136,6 @@ function select(db: Reader) {
     )
 }
 
-function parse(row: SubnetRow & { used: number | null }): StoredSubnet {
+function parse<Row extends SubnetRow & { used?: number | null }>(row: Row) {
   return { ...row, labels: JSON.parse(row.labels), used: Number(row.used ?? 0) }
 }

@@ -1,44 +1,64 @@
 import { ApiError } from '../api-error.ts'
+import type { Page } from './instance-list.ts'
+import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { VpcRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
-/** A VPC as stored, with the counts its status shows. */
+/** A VPC as stored. */
 export interface StoredVpc extends Omit<VpcRow, 'labels'> {
   labels: Record<string, string>
+}
+
+/** With the counts its status shows. */
+export interface CountedVpc extends StoredVpc {
   subnets: number
   instances: number
 }
 
 export async function findVpc(db: Reader, id: string): Promise<StoredVpc | null> {
-  const row = await select(db).where('id', '=', id).executeTakeFirst()
+  const row = await db.selectFrom('vpcs').selectAll().where('id', '=', id).executeTakeFirst()
   return row === undefined ? null : parse(row)
 }
 
-/** The VPC. Throws not_found. */
-export async function getVpc(db: Reader, id: string): Promise<StoredVpc> {
-  const vpc = await findVpc(db, id)
-  if (vpc === null) throw new ApiError('not_found', `There is no VPC ${id}.`)
-  return vpc
+/** The VPC with its counts. Throws not_found. */
+export async function getVpc(db: Reader, id: string): Promise<CountedVpc> {
+  const row = await counted(db).where('id', '=', id).executeTakeFirst()
+  if (row === undefined) throw new ApiError('not_found', `There is no VPC ${id}.`)
+  return parse(row)
 }
 
-export async function listVpcs(db: Reader): Promise<StoredVpc[]> {
-  return (await select(db).orderBy('id').execute()).map(parse)
+export function listVpcs(db: Reader, filter: ResourceFilter, page: Page): Promise<CountedVpc[]> {
+  return listMatching(filter, page, async (after, limit) =>
+    (await counted(db).where('id', '>', after).orderBy('id').limit(limit).execute()).map(parse),
+  )
 }
 
-export async function insertVpc(tx: Transaction, vpc: Omit<StoredVpc, 'subnets' | 'instances'>): Promise<void> {
+/** The VPCs with these ids. */
+export async function listVpcsById(db: Reader, ids: readonly string[]): Promise<StoredVpc[]> {
+  if (ids.length === 0) return []
+  const rows = await db
+    .selectFrom('vpcs')
+    .selectAll()
+    .where('id', 'in', [...ids])
+    .orderBy('id')
+    .execute()
+  return rows.map(parse)
+}
+
+export async function insertVpc(tx: Transaction, vpc: Omit<StoredVpc, 'generation'>): Promise<void> {
   await tx.db
     .insertInto('vpcs')
-    .values({ ...vpc, labels: JSON.stringify(vpc.labels) })
+    .values({ ...vpc, labels: JSON.stringify(vpc.labels), generation: 1 })
     .execute()
-  tx.changed(vpc.id)
+  tx.changed({ resource: 'vpc', id: vpc.id, action: 'created' })
 }
 
 export async function deleteVpc(tx: Transaction, id: string): Promise<void> {
   await tx.db.deleteFrom('vpcs').where('id', '=', id).execute()
-  tx.changed(id)
+  tx.changed({ resource: 'vpc', id, action: 'deleted' })
 }
 
-function select(db: Reader) {
+function counted(db: Reader) {
   return db
     .selectFrom('vpcs')
     .selectAll()
@@ -57,7 +77,7 @@ function select(db: Reader) {
     ])
 }
 
-function parse(row: VpcRow & { subnets: number | null; instances: number | null }): StoredVpc {
+function parse<Row extends VpcRow & { subnets?: number | null; instances?: number | null }>(row: Row) {
   return {
     ...row,
     labels: JSON.parse(row.labels),

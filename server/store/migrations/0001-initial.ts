@@ -1,14 +1,6 @@
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
-
-/** The words in which the dialects differ; everything else of a migration is the same for all. */
-export interface ColumnTypes {
-  integer: 'integer' | 'bigint'
-  bytes: 'blob' | 'bytea'
-  serial: 'integer' | 'bigserial'
-  /** Ending of CREATE TABLE: SQLite's STRICT makes it check types as others do. */
-  tableOptions: string
-}
+import type { ColumnTypes } from '../engine.ts'
 
 /** First schema. */
 export function initial(types: ColumnTypes): Migration {

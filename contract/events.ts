@@ -1,0 +1,48 @@
+import Type, { type Static } from 'typebox'
+import { named, strict, Timestamp } from './schema.ts'
+
+/** The kinds of resource that events speak of. */
+export const eventResources = ['instance', 'operation', 'vpc', 'subnet', 'security_group', 'ssh_key', 'host'] as const
+export type EventResource = (typeof eventResources)[number]
+
+export const eventActions = ['created', 'updated', 'deleted'] as const
+export type EventAction = (typeof eventActions)[number]
+
+/**
+ * The `data` of one event of `GET /v1/events`: which resource changed and where it stands now. `detail` has `state` and
+ * `generation` of an instance, `type`, `status` and `resource_id` of an operation; GET of the resource has the rest.
+ */
+export const Event = named(
+  'Event',
+  Type.Object(
+    {
+      sequence: Type.Integer({ minimum: 1, description: 'Rises with every event; also the id of the event' }),
+      type: Type.String({ pattern: `^(${eventResources.join('|')})\\.(${eventActions.join('|')})$` }),
+      resource_id: Type.String(),
+      at: Timestamp,
+      detail: Type.Record(Type.String(), Type.Union([Type.String(), Type.Integer()])),
+    },
+    strict,
+  ),
+)
+export type Event = Static<typeof Event>
+
+export const EventsQuery = Type.Object(
+  {
+    after: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: Number.MAX_SAFE_INTEGER,
+        description: 'Begin behind this sequence number, as Last-Event-ID does; 0 is the oldest event that is kept',
+      }),
+    ),
+    resource_id: Type.Optional(Type.String({ maxLength: 63, description: 'Only events of this resource' })),
+  },
+  strict,
+)
+
+export const EventsHeaders = Type.Object({
+  'last-event-id': Type.Optional(
+    Type.String({ pattern: '^[0-9]{1,15}$', description: 'Id of the last event received; goes before `after`' }),
+  ),
+})

@@ -1,0 +1,99 @@
+import { once } from 'node:events'
+import type { ServerResponse } from 'node:http'
+import { EventsHeaders, EventsQuery } from '@berth/contract/events.ts'
+import type { FastifyReply } from 'fastify'
+import Type from 'typebox'
+import type { Context } from '../context.ts'
+import type { Api } from './api.ts'
+import { callerSignal } from './caller-signal.ts'
+import { problems } from './problems.ts'
+
+/** GET /v1/events */
+export function eventRoutes(api: Api, ctx: Context): void {
+  api.get(
+    '/v1/events',
+    {
+      schema: {
+        operationId: 'streamEvents',
+        summary: 'Every change, as server-sent events',
+        description:
+          'Each event has `id` (its sequence number), `event` (`instance.updated`) and `data`, a JSON document of the ' +
+          'schema Event. Begin where you left off with the header Last-Event-ID or the query `after`; without either ' +
+          'the stream begins with the next change. An event `reset` comes first when the events behind that number are ' +
+          'no longer kept: list again, then go on.',
+        tags: ['events'],
+        querystring: EventsQuery,
+        headers: EventsHeaders,
+        produces: ['text/event-stream'],
+        response: {
+          200: { description: 'The stream', content: { 'text/event-stream': { schema: Type.String() } } },
+          ...problems('invalid_query', 'invalid_header'),
+        },
+      },
+    },
+    async (request, reply) => {
+      const lastEventId = request.headers['last-event-id']
+      const after = lastEventId === undefined ? request.query.after : Number(lastEventId)
+      const signal = callerSignal(reply)
+      await streamEvents(ctx, reply, { after, resourceId: request.query.resource_id, signal })
+      return reply
+    },
+  )
+}
+
+interface Subscription {
+  after: number | undefined
+  resourceId: string | undefined
+  signal: AbortSignal
+}
+
+/** Write events until the caller goes. What is not read by the caller is not written: it waits in the database. */
+async function streamEvents(ctx: Context, reply: FastifyReply, { after, resourceId, signal }: Subscription) {
+  const { feed } = ctx
+  const resumable = after === undefined || (await feed.canResume(after))
+  let position = after === undefined || !resumable ? feed.last : after
+  reply.hijack()
+  const response = reply.raw
+  response.writeHead(200, {
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-store',
+    'x-accel-buffering': 'no', // a proxy must pass each event on at once
+    'x-request-id': reply.request.id,
+  })
+  const hello = resumable ? ': connected\n\n' : `id: ${position}\nevent: reset\ndata: {"sequence":${position}}\n\n`
+  if (!(await write(ctx, response, `retry: 1000\n${hello}`, signal))) return
+  const beat = setInterval(() => {
+    if (response.writableLength === 0) response.write(': keep-alive\n\n')
+  }, ctx.settings.eventKeepAliveMs)
+  try {
+    while (!signal.aborted) {
+      const events = await feed.read(position)
+      if (events.length === 0) {
+        await feed.changed(position, signal)
+        continue
+      }
+      position = events.at(-1)?.sequence ?? position
+      const text = events.filter((event) => resourceId === undefined || event.resourceId === resourceId)
+      if (text.length === 0) continue
+      if (!(await write(ctx, response, text.map((event) => event.text).join(''), signal))) return
+    }
+  } catch (error) {
+    ctx.log.warn({ err: error }, 'an event stream ended early') // the client resumes where it was
+  } finally {
+    clearInterval(beat)
+    response.end()
+  }
+}
+
+/** Write and wait until the caller has taken it; a caller that takes nothing for too long is cut off, and it is false. */
+async function write(ctx: Context, response: ServerResponse, text: string, signal: AbortSignal): Promise<boolean> {
+  if (response.write(text)) return true
+  const stalled = AbortSignal.timeout(ctx.settings.eventStallMs)
+  try {
+    await once(response, 'drain', { signal: AbortSignal.any([signal, stalled]) })
+    return true
+  } catch {
+    response.destroy()
+    return false
+  }
+}

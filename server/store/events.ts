@@ -1,0 +1,90 @@
+import type { EventAction, EventResource } from '@berth/contract/events.ts'
+import type { EventRow } from './schema.ts'
+import type { Reader } from './store.ts'
+
+/** A change that callers can see. `detail` is what the event says of the resource besides its id. */
+export interface Change {
+  resource: EventResource
+  id: string
+  action: EventAction
+  detail?: EventDetail
+}
+
+export type EventDetail = Record<string, string | number>
+
+/** An event as stored, in the order of the commits. */
+export interface StoredEvent extends Omit<EventRow, 'detail' | 'sequence'> {
+  sequence: number
+  detail: EventDetail
+}
+
+/** Add a change to those of the same transaction: each resource has one event, with what it came to in the end. */
+export function mergeChange(changes: Map<string, Change>, change: Change): void {
+  const before = changes.get(change.id)
+  if (before === undefined) {
+    changes.set(change.id, change)
+    return
+  }
+  const action = before.action === 'created' && change.action === 'updated' ? 'created' : change.action
+  changes.set(change.id, { ...before, ...change, action })
+}
+
+/** Store the events of a transaction. */
+export async function insertEvents(db: Reader, changes: readonly Change[], now: number): Promise<void> {
+  if (changes.length === 0) return
+  await db
+    .insertInto('events')
+    .values(
+      changes.map((change) => ({
+        at: now,
+        type: `${change.resource}.${change.action}`,
+        resource_id: change.id,
+        detail: JSON.stringify(change.detail ?? {}),
+      })),
+    )
+    .execute()
+}
+
+/** Events behind a sequence number, oldest first. */
+export async function listEvents(db: Reader, after: number, limit: number): Promise<StoredEvent[]> {
+  const rows = await db
+    .selectFrom('events')
+    .selectAll()
+    .where('sequence', '>', after)
+    .orderBy('sequence')
+    .limit(limit)
+    .execute()
+  return rows.map((row) => ({ ...row, detail: JSON.parse(row.detail) }))
+}
+
+/** The first and the last sequence number that are kept; both 0 when there is none. */
+export async function eventRange(db: Reader): Promise<{ first: number; last: number }> {
+  const ends = await Promise.all(
+    (['asc', 'desc'] as const).map((order) =>
+      db.selectFrom('events').select('sequence').orderBy('sequence', order).limit(1).executeTakeFirst(),
+    ),
+  )
+  return { first: ends[0]?.sequence ?? 0, last: ends[1]?.sequence ?? 0 }
+}
+
+/** Whether the oldest event that may go is older than a time, so that an idle server writes nothing. */
+export async function hasEventBefore(db: Reader, before: number): Promise<boolean> {
+  const oldest = await db.selectFrom('events').select('at').orderBy('sequence').limit(2).execute()
+  return oldest.length === 2 && (oldest[0]?.at ?? before) < before
+}
+
+/** Remove the oldest events up to the first that is not older than a time; at most `limit`, never the newest. */
+export async function deleteOldEvents(db: Reader, before: number, limit: number): Promise<number> {
+  const oldest = await db.selectFrom('events').select(['sequence', 'at']).orderBy('sequence').limit(limit).execute()
+  const kept = oldest.findIndex((event) => event.at >= before)
+  const end = kept === -1 ? oldest.length : kept
+  const { last: newest } = await eventRange(db)
+  const last = oldest[end - 1]
+  if (last === undefined) return 0
+  const result = await db
+    .deleteFrom('events')
+    .where('sequence', '<=', last.sequence)
+    .where('sequence', '<', newest)
+    .executeTakeFirst()
+  return Number(result.numDeletedRows)
+}

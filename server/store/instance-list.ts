@@ -1,0 +1,138 @@
+import type { InstanceState } from '@berth/contract/instance-states.ts'
+import type { LabelRequirement } from '@berth/contract/label-selector.ts'
+import { type Expression, expressionBuilder, type SqlBool } from 'kysely'
+import { parseInstance, type StoredInstance } from './instances.ts'
+import type { Database, InstanceRow } from './schema.ts'
+import type { Reader } from './store.ts'
+
+/** What a list is narrowed to; everything given must hold. Without `state`, terminated instances are left out. */
+export interface InstanceFilter {
+  name?: string
+  state?: InstanceState
+  host_id?: string
+  vpc_id?: string
+  subnet_id?: string
+  labels: readonly LabelRequirement[]
+}
+
+/** Behind which id to go on, and how many to give. */
+export interface Page {
+  after?: string
+  limit: number
+}
+
+/** Instances by id, which is the order they were made in. */
+export async function listInstances(db: Reader, filter: InstanceFilter, page: Page): Promise<StoredInstance[]> {
+  const driver = await chooseDriver(db, filter)
+  if (driver === null) {
+    const rows = await db
+      .selectFrom('instances')
+      .selectAll()
+      .where(conditions(filter, page))
+      .orderBy('id')
+      .limit(page.limit)
+      .execute()
+    return rows.map(parseInstance)
+  }
+  const rest = { ...filter, labels: filter.labels.filter((requirement) => requirement !== driver) }
+  const values = driver.operator === 'in' ? driver.values : [null]
+  const parts: InstanceRow[][] = []
+  for (const value of values) parts.push(await listAlong(db, { key: driver.key, value }, rest, page))
+  // an instance has one value under a key, so the parts have none in common
+  const rows = parts.length === 1 ? (parts[0] ?? []) : parts.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
+  return rows.slice(0, page.limit).map(parseInstance)
+}
+
+/** A page of the instances that have a label, in the order of the label's index; any value when it is null. */
+async function listAlong(
+  db: Reader,
+  label: { key: string; value: string | null },
+  filter: InstanceFilter,
+  page: Page,
+): Promise<InstanceRow[]> {
+  let query = db
+    .selectFrom('instance_labels as driver')
+    .crossJoin('instances') // to SQLite a cross join says in which order to go
+    .selectAll('instances')
+    .whereRef('instances.id', '=', 'driver.instance_id')
+    .where('driver.key', '=', label.key)
+    .where(conditions(filter, {}))
+    .orderBy('driver.instance_id')
+    .limit(page.limit)
+  if (label.value !== null) query = query.where('driver.value', '=', label.value)
+  if (page.after !== undefined) query = query.where('driver.instance_id', '>', page.after)
+  return query.execute()
+}
+
+/** Everything a filter asks of a row of instances. */
+function conditions(filter: InstanceFilter, page: { after?: string }): Expression<SqlBool> {
+  const eb = expressionBuilder<Database, 'instances'>()
+  const all: Expression<SqlBool>[] = [
+    filter.state === undefined ? eb('instances.state', '!=', 'terminated') : eb('instances.state', '=', filter.state),
+  ]
+  for (const column of ['name', 'host_id', 'vpc_id', 'subnet_id'] as const) {
+    const wanted = filter[column]
+    if (wanted !== undefined) all.push(eb(`instances.${column}`, '=', wanted))
+  }
+  if (page.after !== undefined) all.push(eb('instances.id', '>', page.after))
+  for (const requirement of filter.labels) {
+    let labelled = eb
+      .selectFrom('instance_labels')
+      .select('instance_labels.key')
+      .whereRef('instance_labels.instance_id', '=', 'instances.id')
+      .where('instance_labels.key', '=', requirement.key)
+    if ('values' in requirement) labelled = labelled.where('instance_labels.value', 'in', [...requirement.values])
+    const negative = requirement.operator === 'not_in' || requirement.operator === 'absent'
+    all.push(negative ? eb.not(eb.exists(labelled)) : eb.exists(labelled))
+  }
+  return eb.and(all)
+}
+
+/** How many instances are in each state. */
+export async function countInstancesByState(db: Reader): Promise<Map<string, number>> {
+  const rows = await db
+    .selectFrom('instances')
+    .select((eb) => ['state', eb.fn.countAll<number>().as('n')])
+    .groupBy('state')
+    .execute()
+  return new Map(rows.map((row) => [row.state, Number(row.n)]))
+}
+
+type Driver = Extract<LabelRequirement, { operator: 'in' } | { operator: 'exists' }>
+
+/** Up to here matches are counted to compare two ways; beyond, one way is as long as the other. */
+const countedMatches = 500
+
+/**
+ * The requirement whose index the list walks along, or null for the instances themselves: the one with the fewest
+ * matches. An index of labels gives the ids in order, so a page costs the same among many instances as among few.
+ */
+async function chooseDriver(db: Reader, filter: InstanceFilter): Promise<Driver | null> {
+  const candidates = filter.labels.filter(
+    (requirement): requirement is Driver => requirement.operator === 'in' || requirement.operator === 'exists',
+  )
+  const columns = (['name', 'host_id', 'vpc_id', 'subnet_id', 'state'] as const).filter((name) => filter[name])
+  if (candidates.length === 0) return null
+  if (candidates.length === 1 && columns.length === 0) return candidates[0] ?? null
+  let best: Driver | null = null
+  let fewest = countedMatches + 1
+  for (const column of columns) {
+    const rows = await db
+      .selectFrom('instances')
+      .select('id')
+      .where(column, '=', filter[column] ?? '')
+      .limit(countedMatches)
+      .execute()
+    fewest = Math.min(fewest, rows.length)
+  }
+  for (const candidate of candidates) {
+    let query = db.selectFrom('instance_labels').select('instance_id').where('key', '=', candidate.key)
+    if (candidate.operator === 'in') query = query.where('value', 'in', [...candidate.values])
+    const found = (await query.limit(countedMatches).execute()).length
+    if (found < fewest) {
+      fewest = found
+      best = candidate
+    }
+  }
+  return best
+}

