@@ -4,6 +4,8 @@ import type { HostDriver } from '@berth/agent/host-driver.ts'
 export function renderBanner(about: {
   url: string
   dataDirectory: string
+  /** URL of a PostgreSQL database, undefined for SQLite in the data directory. */
+  database: string | undefined
   driver: Pick<HostDriver, 'hypervisor' | 'accelerator'>
   images: readonly string[]
   seconds: number
@@ -18,6 +20,7 @@ export function renderBanner(about: {
     `  hypervisor   ${hypervisor === 'simulated' ? 'SIMULATED: no instance is a real machine' : `qemu, ${accelerator.kind}`}`,
     ...(hypervisor === 'simulated' ? [] : [`               ${accelerator.reason}`]),
     `  images       ${describeImages(about)}`,
+    ...(about.database === undefined ? [] : [`  database     ${withoutCredentials(about.database)}`]),
     `  data         ${about.dataDirectory}`,
     '',
     '  Create an instance:',
@@ -43,4 +46,9 @@ function describeImages({
 }): string {
   if (driver.hypervisor === 'simulated') return 'all of the catalogue, simulated'
   return images.length === 0 ? 'none here yet; build one with: ./berth image build micro' : images.join(', ')
+}
+
+function withoutCredentials(database: string): string {
+  const { protocol, host, pathname } = new URL(database)
+  return `${protocol}//${host}${pathname}`
 }

@@ -1,6 +1,7 @@
 import { processIo, runProgram } from '@berth/cli/io.ts'
 import { addClientCommands } from '@berth/cli/program.ts'
 import { Command } from 'commander'
+import { addDatabaseCommands } from './database-options.ts'
 import { addDevCommand } from './dev-command.ts'
 import { addHostImageCommands } from './image-command.ts'
 
@@ -11,6 +12,7 @@ const program = new Command('berth')
   .showHelpAfterError('(run with --help to see how)')
 const io = processIo()
 addDevCommand(program)
+addDatabaseCommands(program)
 addClientCommands(program, io)
 const image = program.commands.find((command) => command.name() === 'image')
 if (image === undefined) throw new Error('the client commands have no group `image`')

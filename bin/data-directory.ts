@@ -23,7 +23,11 @@ export const dataPaths = (data: string) => ({
 const ownNames = [
   ...['installation.json', 'installation.json.partial', 'process.json', 'keys', 'images', 'agent', 'known_hosts'],
   ...['lock.db', 'berth.db'].flatMap((file) => [file, `${file}-journal`, `${file}-wal`, `${file}-shm`]),
+  'berth.db.partial',
 ]
+
+/** A database that a restore has replaced. */
+const isKeptDatabase = (name: string) => name.startsWith('berth.db.before-')
 
 export type HypervisorName = 'qemu' | 'simulated'
 
@@ -93,6 +97,18 @@ export async function openDataDirectory(data: string, hypervisor: HypervisorName
   }
 }
 
+/**
+ * Keep every other process from working on an existing data directory; gives the function that lets go of it. Throws
+ * DataDirectoryError.
+ */
+export async function lockDataDirectory(path: string): Promise<() => void> {
+  if (!(await isDataDirectory(path))) {
+    throw new DataDirectoryError(`${path} is not a data directory of Berth; choose another with --data-dir`)
+  }
+  const lock = await takeLock(path)
+  return () => lock.close()
+}
+
 /** Whether there is an installation in a directory. */
 export async function isDataDirectory(data: string): Promise<boolean> {
   return (await readIfThere(dataPaths(resolve(data)).installation)) !== null
@@ -113,14 +129,15 @@ export async function findHolder(data: string): Promise<Holder | null> {
 
 /** Remove what Berth has made in a data directory, and the directory when nothing else is in it. */
 export async function purgeDataDirectory(path: string): Promise<void> {
-  for (const name of ownNames) await rm(join(path, name), { recursive: true, force: true })
+  const kept = (await readdir(path)).filter(isKeptDatabase)
+  for (const name of [...ownNames, ...kept]) await rm(join(path, name), { recursive: true, force: true })
   await rmdir(path).catch((error: unknown) => {
     if (Reflect.get(Object(error), 'code') !== 'ENOTEMPTY') throw error
   })
 }
 
 async function refuseForeignDirectory(path: string): Promise<void> {
-  const foreign = (await readdir(path)).find((name) => !ownNames.includes(name))
+  const foreign = (await readdir(path)).find((name) => !ownNames.includes(name) && !isKeptDatabase(name))
   if (foreign === undefined || (await isDataDirectory(path))) return
   throw new DataDirectoryError(
     `${path} is not a data directory of Berth (it holds ${foreign}); choose another with --data-dir`,

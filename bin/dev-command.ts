@@ -5,6 +5,7 @@ export interface DevFlags {
   listen: { host: string; port: number }
   dataDir: string
   hypervisor: 'qemu' | 'simulated'
+  database?: string
   imageCatalogue?: string
   allowPrivateImageSources: boolean
   logLevel: string
@@ -34,6 +35,11 @@ export function addDevCommand(program: Command): void {
         .env('BERTH_HYPERVISOR')
         .choices(['qemu', 'simulated'])
         .default('qemu'),
+    )
+    .addOption(
+      new Option('--database <url>', 'state in a PostgreSQL database (postgres://…) instead of the data directory')
+        .env('BERTH_DATABASE')
+        .argParser(parseDatabase),
     )
     .addOption(new Option('--image-catalogue <file>', 'images that can be had').env('BERTH_IMAGE_CATALOGUE'))
     .addOption(
@@ -69,4 +75,11 @@ function parseListen(text: string): { host: string; port: number } {
     throw new InvalidArgumentError('must be 127.0.0.1:PORT, localhost:PORT or [::1]:PORT: there are no tokens yet.')
   }
   return { host: match[1] === '[::1]' ? '::1' : match[1], port }
+}
+
+function parseDatabase(text: string): string {
+  if (!/^postgres(ql)?:\/\/./.test(text) || !URL.canParse(text)) {
+    throw new InvalidArgumentError('must be a URL such as postgres://user@host/database; without it SQLite is used.')
+  }
+  return text
 }

@@ -31,7 +31,16 @@ export async function up(flags: DevFlags): Promise<number> {
   const dev = await startDev(data, flags, logger(flags))
   const images = (await dev.driver.images()).filter((image) => image.state === 'available').map((image) => image.id)
   const seconds = (performance.now() - startedAt) / 1000
-  process.stdout.write(renderBanner({ url: dev.url, dataDirectory: data.path, driver: dev.driver, images, seconds }))
+  process.stdout.write(
+    renderBanner({
+      url: dev.url,
+      dataDirectory: data.path,
+      database: flags.database,
+      driver: dev.driver,
+      images,
+      seconds,
+    }),
+  )
   if (!stopping.aborted) {
     const { promise, resolve: stop } = Promise.withResolvers<void>()
     stopping.addEventListener('abort', () => stop())

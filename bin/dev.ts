@@ -14,6 +14,8 @@ import { ensureExampleKey } from './example-key.ts'
 export interface DevOptions {
   listen: { host: string; port: number }
   hypervisor: HypervisorName
+  /** URL of a PostgreSQL database; SQLite in the data directory unless given. */
+  database?: string
   allowPrivateImageSources: boolean
   imageCatalogue?: string
 }
@@ -45,7 +47,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
     server = await startServer(
       {
         listen: options.listen,
-        database: paths.database,
+        database: options.database ?? paths.database,
         hosts: [{ hostId, credential }],
         images,
         instanceTypes,
