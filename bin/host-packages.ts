@@ -20,6 +20,12 @@ export const runtimePackages: readonly HostPackage[] = [
   { name: 'openssh-client', provides: 'ssh', reason: 'makes the example key and logs in to instances' },
 ]
 
+/** What the tests need besides: the documentation's examples are run as they stand. */
+export const testPackages: readonly HostPackage[] = [
+  { name: 'curl', provides: 'curl', reason: "runs the documentation's examples" },
+  { name: 'jq', provides: 'jq', reason: "runs the documentation's examples" },
+]
+
 /** Those of the packages whose program or file is not there. */
 export async function missingPackages(packages: readonly HostPackage[]): Promise<HostPackage[]> {
   const present = await Promise.all(packages.map((each) => isThere(each.provides)))

@@ -39,5 +39,8 @@ export const mostUsers = 10
 /** A resource that cannot be deleted, with who uses it. */
 export function inUse(what: string, users: readonly string[]): ApiError {
   const more = users.length > mostUsers ? ' and others' : ''
-  return new ApiError('in_use', `${what} is used by ${users.slice(0, mostUsers).join(', ')}${more}; delete them first.`)
+  return new ApiError(
+    'in_use',
+    `${what} is used by ${users.slice(0, mostUsers).join(', ')}${more}; delete or change them first.`,
+  )
 }

@@ -78,10 +78,12 @@ export class EventFeed {
   async changed(after: number, signal: AbortSignal): Promise<void> {
     if (after < this.#last || signal.aborted) return
     const { promise, resolve } = Promise.withResolvers<void>()
-    this.#waiting.add(resolve)
-    signal.addEventListener('abort', () => resolve(), { once: true })
+    const wake = () => resolve()
+    this.#waiting.add(wake)
+    signal.addEventListener('abort', wake)
     await promise
-    this.#waiting.delete(resolve)
+    this.#waiting.delete(wake)
+    signal.removeEventListener('abort', wake)
   }
 
   /** Read what is new; called at each commit, one read at a time. */

@@ -7,9 +7,10 @@ import { EventFeed } from '@berth/server/event-feed.ts'
 import { buildApi } from '@berth/server/routes/all.ts'
 import { Store } from '@berth/server/store/store.ts'
 import { pino } from 'pino'
+import { renderErrorCatalogue } from './error-catalogue.ts'
 
 /**
- * Write the files that follow from the contract: `openapi.json` and `sdk/schema.d.ts`. With `--check` nothing is
+ * Write the files that follow from the contract: `openapi.json`, `sdk/schema.d.ts` and `docs/errors.md`. With `--check` nothing is
  * written; it fails when one of them is stale.
  */
 const root = join(import.meta.dirname, '..')
@@ -22,7 +23,13 @@ try {
   execFileSync(process.execPath, [join(root, 'sdk/node_modules/openapi-typescript/bin/cli.js'), openapi, '-o', types], {
     stdio: ['ignore', 'ignore', 'inherit'],
   })
-  const stale = [place(openapi, join(root, 'openapi.json')), place(types, join(root, 'sdk/schema.d.ts'))]
+  const errors = join(work, 'errors.md')
+  writeFileSync(errors, renderErrorCatalogue())
+  const stale = [
+    place(openapi, join(root, 'openapi.json')),
+    place(types, join(root, 'sdk/schema.d.ts')),
+    place(errors, join(root, 'docs/errors.md')),
+  ]
   if (check && stale.includes(true)) {
     console.error('generated files are stale: run `npm run gen` and commit what changed')
     process.exitCode = 1

@@ -4,7 +4,13 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { hostPackages } from '@berth/images/host-packages.ts'
 import { dataPaths } from '../bin/data-directory.ts'
-import { installArgv, missingPackages, renderInstallCommand, runtimePackages } from '../bin/host-packages.ts'
+import {
+  installArgv,
+  missingPackages,
+  renderInstallCommand,
+  runtimePackages,
+  testPackages,
+} from '../bin/host-packages.ts'
 
 /**
  * Bring a fresh Debian or Ubuntu machine to where `berth dev` and the tests can run: system packages and the small
@@ -33,7 +39,11 @@ if (mode === 'test') {
 
 /** True when everything is there afterwards. */
 async function installPackages(): Promise<boolean> {
-  const missing = await missingPackages([...runtimePackages, ...hostPackages.micro])
+  const missing = await missingPackages([
+    ...runtimePackages,
+    ...hostPackages.micro,
+    ...(mode === 'test' ? testPackages : []),
+  ])
   if (missing.length === 0) return true
   console.log('Berth needs these system packages:\n')
   for (const { name, reason } of missing) console.log(`  ${name.padEnd(24)} ${reason}`)
