@@ -100,7 +100,7 @@ export async function expireOperation(
   operation: StoredOperation,
   now: number,
 ): Promise<void> {
-  const error = deadlineError(operation)
+  const error = deadlineError(operation, instance)
   await updateOperation(tx, endOperation(operation, 'failed', now, error))
   if (instance === null || operation.type !== 'instance.create' || instance.desired === 'deleted') return
   const intent = { desired: 'deleted', grace_seconds: 0, reason: error.code, message: error.message } as const
@@ -123,11 +123,15 @@ export async function abandonUnplaced(
   await terminate(tx, await updateIntent(tx, instance, intent), now)
 }
 
-function deadlineError(operation: StoredOperation): OperationError {
+/** What did not end, and why as far as it is known: the last error of the step, or why no host took the instance. */
+function deadlineError(operation: StoredOperation, instance: StoredInstance | null): OperationError {
   const step = operation.steps.find((candidate) => candidate.status !== 'succeeded')
-  const minutes = Math.round((operation.deadline_at - operation.created_at) / 60_000)
+  const seconds = Math.round((operation.deadline_at - operation.created_at) / 1000)
   const where = step === undefined ? '' : ` in step ${step.name}`
-  return failure('deadline_exceeded', `${operation.type} did not end within ${minutes} minutes${where}.`, true)
+  const refusal = step?.name === 'schedule' ? instance?.refusal : undefined
+  const why = step?.error?.message || refusal
+  const message = `${operation.type} did not end within ${seconds} s${where}${why ? `: ${why}` : '.'}`
+  return failure('deadline_exceeded', message, true)
 }
 
 async function terminate(tx: Transaction, instance: StoredInstance, now: number): Promise<StoredInstance> {
