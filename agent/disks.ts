@@ -18,7 +18,12 @@ export const diskFiles = (directory: string) => ({
  * so the instance keeps the very bytes it was made from when the image is replaced (docs/decisions/0003). A disk that
  * exists is left as it is. Throws HostError disk_failed.
  */
-export async function ensureOverlay(directory: string, imageFile: string, diskGb: number): Promise<void> {
+export async function ensureOverlay(
+  directory: string,
+  imageFile: string,
+  diskGb: number,
+  options: { signal?: AbortSignal } = {},
+): Promise<void> {
   const files = diskFiles(directory)
   if (await exists(files.disk)) return
   const partial = `${files.disk}.partial`
@@ -40,7 +45,7 @@ export async function ensureOverlay(directory: string, imageFile: string, diskGb
         'disk.qcow2.partial',
         `${diskGb}G`,
       ],
-      { cwd: directory },
+      { cwd: directory, ...options },
     )
     await renameDurably(partial, files.disk)
   } catch (error) {

@@ -5,7 +5,8 @@ import type { Nic } from './instance-record.ts'
 /**
  * What the agent needs of a host to run instances on it. The real host (qemu/) and the simulated one (simulated/) have
  * this same surface; everything that decides is above it. All calls are idempotent: an agent that was killed half way
- * calls again.
+ * calls again. A call whose signal is aborted ends soon, with an error, and leaves no process of its own alive; what it
+ * has made so far stays for the next call.
  */
 export interface HostDriver {
   readonly hypervisor: 'qemu' | 'simulated'
@@ -24,7 +25,7 @@ export interface HostDriver {
   /** Call back soon after another process brought or replaced an image. */
   onImagesChange(listener: () => void): void
   /**
-   * Have the image here, unless the instance has its disk already; ends early with the signal. Throws HostError.
+   * Have the image here, unless the instance has its disk already. Throws HostError.
    */
   ensureImage(
     instance: DesiredInstance,
@@ -32,16 +33,29 @@ export interface HostDriver {
     options: { signal: AbortSignal; onProgress: () => void },
   ): Promise<void>
   /** Have root disk and seed; a disk that exists is left as it is. Throws HostError. */
-  ensureDisk(instance: DesiredInstance, network: DesiredNetwork, image: CatalogueImage): Promise<void>
+  ensureDisk(
+    instance: DesiredInstance,
+    network: DesiredNetwork,
+    image: CatalogueImage,
+    options: { signal: AbortSignal },
+  ): Promise<void>
   /** Have the namespace, tap and address in place. Throws HostError. */
-  ensureNetwork(instance: DesiredInstance, network: DesiredNetwork, slot: number): Promise<{ netns: string; nic: Nic }>
+  ensureNetwork(
+    instance: DesiredInstance,
+    network: DesiredNetwork,
+    slot: number,
+    options: { signal: AbortSignal },
+  ): Promise<{ netns: string; nic: Nic }>
 
-  /** Start the VMM; resolves once its CPUs run. Throws HostError when it does not come up, nothing of it left alive. */
-  start(instance: DesiredInstance, nic: Nic, slot: number): Promise<Vmm>
+  /**
+   * Start the VMM; resolves once its CPUs run. Waits for that until the signal is aborted. Ends what an earlier start
+   * has left. Throws HostError when it does not come up, nothing of it left alive.
+   */
+  start(instance: DesiredInstance, nic: Nic, slot: number, options: { signal: AbortSignal }): Promise<Vmm>
   /** The VMM of an instance that runs already, or null. */
   adopt(instanceId: string): Promise<Vmm | null>
   /** Leave nothing of an instance: process, tap, namespace when it was the last, disk, seed, logs, sockets. */
-  remove(instanceId: string, vpcId: string): Promise<void>
+  remove(instanceId: string, vpcId: string, options: { signal: AbortSignal }): Promise<void>
 
   /** Serial output from a position in the log, at most `maxBytes`. */
   readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer>

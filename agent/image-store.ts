@@ -12,6 +12,7 @@ import { discardPartial, notePath } from './image-partial.ts'
 import type { DownloadLimits } from './image-retry.ts'
 import type { PrivateSources } from './image-source.ts'
 import { CommandError } from './run-command.ts'
+import { untilAborted } from './until-aborted.ts'
 
 export interface ImageStoreOptions {
   /** `<data>/images`; made when missing. */
@@ -331,16 +332,6 @@ function classify(error: unknown): { code: ImageDownloadErrorCode; retryable: bo
   if (error instanceof ForeignImageError) return { code: 'not_an_image', retryable: false }
   // qemu-img missing or its output not writable: this host's trouble, not the image's.
   return { code: 'storage_failed', retryable: error instanceof CommandError || error instanceof Error }
-}
-
-/** `promise`, or the signal's reason as soon as it is aborted. */
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: raced, resolve, reject } = Promise.withResolvers<T>()
-  const abort = () => reject(signal.reason)
-  signal.addEventListener('abort', abort, { once: true })
-  if (signal.aborted) abort()
-  promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
-  return raced
 }
 
 /** Resolves when `promise` has ended either way. */

@@ -1,18 +1,9 @@
 import type { HostCondition, ObservedStep } from '@berth/contract/host.ts'
 import type { StepName } from '@berth/contract/operations.ts'
+import type { CrashPolicy } from './config.ts'
 import type { HostError } from './host-driver.ts'
 import type { InstanceRecord } from './instance-record.ts'
 import type { ReadyMarker } from './ready-marker.ts'
-
-/** What the agent has decided about crashes; times in milliseconds. */
-const crashPolicy = {
-  /** A VMM that lived shorter died quickly. */
-  quickMs: 60_000,
-  /** Quick deaths in a row after which the instance stays down. */
-  maxQuickDeaths: 5,
-  /** Pause before the first restart; doubles with each quick death. */
-  firstPauseMs: 1000,
-} as const
 
 /** Ready marks of other boots are taken at most this often; milliseconds. */
 const readyEveryMs = 5000
@@ -23,12 +14,14 @@ const readyEveryMs = 5000
  */
 export class InstanceProgress {
   readonly #record: InstanceRecord
+  readonly #crashPolicy: CrashPolicy
   readonly #now: () => number
   readonly #persist: () => void
   #readyAt = Number.NEGATIVE_INFINITY
 
-  constructor(record: InstanceRecord, now: () => number, persist: () => void) {
+  constructor(record: InstanceRecord, crashPolicy: CrashPolicy, now: () => number, persist: () => void) {
     this.#record = record
+    this.#crashPolicy = crashPolicy
     this.#now = now
     this.#persist = persist
   }
@@ -82,7 +75,14 @@ export class InstanceProgress {
   failed(error: HostError): void {
     const { code, message, retryable } = error
     this.#record.failure = { code, message, retryable }
-    this.off('host')
+    this.off('host', { reason: code, message })
+  }
+
+  /** The VMM should go and does not. What is wanted then cannot be reached, for as long as it stays. */
+  notPoweredOff(error: HostError): void {
+    const { code, message, retryable } = error
+    this.#record.failure = { code, message, retryable }
+    this.save()
   }
 
   /** Nothing of the instance is left on this host. */
@@ -133,37 +133,35 @@ export class InstanceProgress {
     return true
   }
 
-  /** The VMM is gone without having been asked to go. */
-  lost(cause: 'crash' | 'host'): void {
+  /** The VMM is gone without having been asked to go, and is still wanted. */
+  crashed(): void {
     const record = this.#record
-    const now = this.#now
-    if (cause === 'crash') {
-      const lived = now() - (record.started_at ?? now())
-      record.restarts++
-      record.quick_deaths = lived < crashPolicy.quickMs ? record.quick_deaths + 1 : 0
-      const pauseMs = crashPolicy.firstPauseMs * 2 ** Math.max(0, record.quick_deaths - 1)
-      record.restart_not_before = now() + pauseMs
-      if (record.quick_deaths >= crashPolicy.maxQuickDeaths) {
-        record.quick_deaths = 0
-        record.failure = {
-          code: 'crash_loop',
-          message: `QEMU ended within ${crashPolicy.quickMs / 1000} s of its start ${crashPolicy.maxQuickDeaths} times in a row.`,
-          retryable: true,
-        }
+    const { quickMs, maxQuickDeaths, firstPauseMs } = this.#crashPolicy
+    const now = this.#now()
+    const lived = now - (record.started_at ?? now)
+    record.restarts++
+    record.quick_deaths = lived < quickMs ? record.quick_deaths + 1 : 0
+    record.restart_not_before = now + firstPauseMs * 2 ** Math.max(0, record.quick_deaths - 1)
+    if (record.quick_deaths >= maxQuickDeaths) {
+      record.quick_deaths = 0
+      record.failure = {
+        code: 'crash_loop',
+        message: `QEMU ended within ${quickMs / 1000} s of its start ${maxQuickDeaths} times in a row.`,
+        retryable: true,
       }
-      this.setCondition('Booted', 'false', 'vmm_crashed', 'QEMU ended unexpectedly.')
     }
-    this.off(cause)
+    this.off('crash', { reason: 'vmm_crashed', message: 'QEMU ended unexpectedly.' })
   }
 
-  /** There is no VMM any more, and who ended it. */
-  off(cause: InstanceRecord['off_cause']): void {
+  /** There is no VMM any more, who ended it, and what `Booted` says of that. */
+  off(cause: InstanceRecord['off_cause'], booted = { reason: 'powered_off', message: '' }): void {
     const record = this.#record
     record.power = 'off'
     record.off_cause = cause
     record.off_generation = record.seen_generation
     record.started_at = null
-    if (cause !== 'crash') this.setCondition('Booted', 'false', 'powered_off')
+    if (record.failure?.code === 'power_off_failed') record.failure = null // it is gone after all
+    this.setCondition('Booted', 'false', booted.reason, booted.message)
     this.setCondition('GuestReady', 'unknown')
     this.save()
   }
@@ -184,10 +182,21 @@ export class InstanceProgress {
     return step
   }
 
-  endStep(step: ObservedStep, status: 'succeeded' | 'failed'): void {
+  /** Begin another attempt of a step that has not succeeded yet, or the step anew. */
+  resumeStep(name: StepName): ObservedStep {
+    const earlier = this.#record.steps.find((step) => step.name === name && step.status !== 'succeeded')
+    const step = earlier ?? this.beginStep(name)
+    step.status = 'running'
+    step.finished_at = null
+    step.attempt++
+    return step
+  }
+
+  endStep(step: ObservedStep, status: 'succeeded' | 'failed', error: HostError | null = null): void {
     step.status = status
     step.finished_at = this.#now()
     if (status === 'succeeded') step.error = null
+    else if (error !== null) step.error = { code: error.code, message: error.message }
   }
 
   setCondition(type: HostCondition, status: 'true' | 'false' | 'unknown', reason = '', message = ''): void {

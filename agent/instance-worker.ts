@@ -1,22 +1,22 @@
-import { setTimeout as delay } from 'node:timers/promises'
-import type { Desired, DesiredInstance, DesiredNetwork, HostCondition } from '@berth/contract/host.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
-import type { StepName } from '@berth/contract/operations.ts'
+import type { ObservedStep } from '@berth/contract/host.ts'
 import type { Logger } from 'pino'
-import { type HostDriver, HostError, type Vmm } from './host-driver.ts'
+import { BoundedCalls } from './bounded-calls.ts'
+import type { AgentSettings } from './config.ts'
+import type { HostDriver, Vmm } from './host-driver.ts'
+import { described, type Intent } from './instance-intent.ts'
 import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
 import { InstanceProgress } from './instance-progress.ts'
 import type { InstanceRecord } from './instance-record.ts'
+import { InstanceShutdown } from './instance-shutdown.ts'
+import { InstanceSteps, stepError } from './instance-steps.ts'
 import { SerialFollower } from './serial-follower.ts'
 
-/** A guest that is just starting may not hear the power button, so it is pressed again; milliseconds. */
-const buttonEveryMs = 2000
-
-/** Pauses before another attempt of a step, milliseconds. */
-const retryPausesMs = [1000, 5000]
+/** Pause before an act that failed is planned anew, milliseconds. */
+const afterFailureMs = 2000
 
 export interface WorkerEnvironment {
   driver: HostDriver
+  settings: AgentSettings
   log: Logger
   now: () => number
   /** Make the record durable and have it reported. */
@@ -27,25 +27,11 @@ export interface WorkerEnvironment {
   reportProgress: () => void
 }
 
-/** What an instance is to be, with what it refers to. */
-export interface Intent {
-  instance: DesiredInstance
-  /** null when the desired state does not describe it; then the instance cannot start, but it can stop and go. */
-  network: DesiredNetwork | null
-  image: CatalogueImage | null
-}
-
-/** The intent for an instance out of a whole desired state. */
-export function intentOf(desired: Desired, instance: DesiredInstance): Intent {
-  const network = desired.networks.find((candidate) => candidate.vpc_id === instance.vpc_id) ?? null
-  const image = desired.images.find((candidate) => candidate.id === instance.image_id) ?? null
-  return { instance, network, image }
-}
-
 /**
  * Drives one instance to what is desired of it: plan, act, plan again, one act at a time. It and its InstanceProgress
- * are the only ones that write the instance's record. An act that takes long looks at the newest intent while it waits, so a delete never
- * stands behind a download or a slow shutdown.
+ * are the only ones that write the instance's record. An act that takes long looks at the newest intent while it waits,
+ * and every call of the driver has a deadline, so a delete never stands behind a download, a slow shutdown or a call that
+ * hangs (docs/decisions/0014).
  *
  * The record's `power` over the life of an instance; each change is saved before the next line runs:
  *
@@ -58,11 +44,18 @@ export class InstanceWorker {
   readonly #log: Logger
   readonly #progress: InstanceProgress
   readonly #serial: SerialFollower
+  readonly #calls: BoundedCalls
+  readonly #steps: InstanceSteps
+  readonly #ending: InstanceShutdown
   #intent: Intent
   #vmm: Vmm | null = null
+  /** The VMM whose guest has had its grace. */
+  #hadGrace: Vmm | null = null
   #wake: () => void = () => {}
   #dirty = true
   #stopped = false
+  readonly #stopping = new AbortController()
+  /** Gives up the start that is under way. */
   #abort = new AbortController()
   #running: Promise<void> | null = null
 
@@ -71,7 +64,19 @@ export class InstanceWorker {
     this.record = record
     this.#intent = intent
     this.#log = env.log.child({ instance: record.id })
-    this.#progress = new InstanceProgress(record, env.now, () => env.save(record))
+    this.#progress = new InstanceProgress(record, env.settings.crash, env.now, () => env.save(record))
+    this.#calls = new BoundedCalls({
+      windDownMs: env.settings.windDownMs,
+      log: this.#log,
+      onLate: () => this.#removeAgain(),
+    })
+    this.#steps = new InstanceSteps(this.#progress, this.#calls, env.settings, this.#log)
+    this.#ending = new InstanceShutdown({
+      progress: this.#progress,
+      calls: this.#calls,
+      log: this.#log,
+      timeoutMs: env.settings.deadlinesMs.shutdown,
+    })
     this.#serial = new SerialFollower(env.driver, record, {
       onKernel: () => this.#progress.kernelSeen(),
       onReady: (marker) => {
@@ -107,7 +112,7 @@ export class InstanceWorker {
   /** Stop working and let go of the VMM; it runs on. */
   async stop(): Promise<void> {
     this.#stopped = true
-    this.#abort.abort()
+    this.#stopping.abort()
     this.#nudge()
     await this.#running
     this.#serial.stop()
@@ -129,20 +134,24 @@ export class InstanceWorker {
         await this.#perform(action)
       } catch (error) {
         this.#log.error({ err: error, action: action.kind }, 'the act failed; it is tried again')
-        await this.#pause(2000)
+        await this.#pause(afterFailureMs)
       }
     }
   }
 
-  /** Nothing may be started before it is known whether a VMM runs already. */
+  /**
+   * Nothing may be started before it is known whether a VMM runs already. To remove an instance that need not be known:
+   * the clean-up ends whatever runs.
+   */
   async #adoptUntilKnown(): Promise<void> {
     while (!this.#stopped) {
       try {
         return await this.#adopt()
       } catch (error) {
+        if (this.#intent.instance.power === 'deleted') return
         this.#log.error({ err: error }, 'looking for a running VMM failed; it is tried again')
         this.#dirty = false
-        await this.#pause(2000)
+        await this.#pause(afterFailureMs)
       }
     }
   }
@@ -150,7 +159,13 @@ export class InstanceWorker {
   async #adopt(): Promise<void> {
     const { record } = this
     if (record.power === 'absent') return
-    const vmm = await this.#env.driver.adopt(record.id)
+    const { driver, settings } = this.#env
+    const vmm = await this.#calls.run({
+      name: 'adoption',
+      timeoutMs: settings.deadlinesMs.boot,
+      work: () => driver.adopt(record.id),
+      discard: async (late) => late?.detach(),
+    })
     if (vmm !== null) {
       this.#log.info('adopted the running VMM')
       this.#follow(vmm)
@@ -160,10 +175,11 @@ export class InstanceWorker {
       }
       return
     }
-    if (record.power === 'running')
-      this.#progress.lost(record.host_boot_id === this.#env.driver.hostBootId ? 'crash' : 'host')
-    else if (record.power === 'shutting_down') this.#progress.off('host')
-    else if (record.power === 'starting') this.#progress.off('host')
+    if (record.power === 'running') {
+      if (record.host_boot_id === driver.hostBootId) this.#progress.crashed()
+      else this.#progress.off('host')
+    }
+    if (record.power === 'starting' || record.power === 'shutting_down') this.#progress.off('host')
   }
 
   /** Take in what the VMM did since the last look. */
@@ -172,11 +188,11 @@ export class InstanceWorker {
     const { instance } = this.#intent
     if (record.seen_generation !== instance.generation) this.#progress.see(instance.generation)
     const vmm = this.#vmm
-    if (vmm?.exited()) {
-      this.#vmm = null
-      this.#log.error('the VMM ended unexpectedly')
-      this.#progress.lost('crash')
-    }
+    // what had begun to go, by the host or by itself, is seen off by the act that follows
+    if (vmm === null || !vmm.exited() || vmm.guestState() === 'off' || record.power === 'shutting_down') return
+    this.#vmm = null
+    this.#log.error('the VMM ended unexpectedly')
+    this.#progress.crashed()
   }
 
   #situation() {
@@ -221,28 +237,46 @@ export class InstanceWorker {
     const { instance } = this.#intent
     const { driver, now } = this.#env
     this.#abort = new AbortController()
-    const { signal } = this.#abort
+    const unwanted = this.#abort.signal
+    const signal = AbortSignal.any([unwanted, this.#stopping.signal])
     this.#progress.starting(instance.reboots.count)
     try {
       const image = described(this.#intent.image ?? record.image, 'image_not_available', `image ${instance.image_id}`)
       const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
       record.image = image // a disk that is made from it outlives its entry in the catalogue
-      await this.#step('image', 'ImageReady', signal, () =>
-        driver.ensureImage(instance, image, { signal, onProgress: this.#env.reportProgress }),
-      )
+      await this.#steps.run({
+        name: 'image',
+        condition: 'ImageReady',
+        signal,
+        work: (ending) => driver.ensureImage(instance, image, { signal: ending, onProgress: this.#env.reportProgress }),
+      })
       record.timeline.image_ready_at ??= now()
-      await this.#step('disk', 'DiskReady', signal, () => driver.ensureDisk(instance, network, image))
+      await this.#steps.run({
+        name: 'disk',
+        condition: 'DiskReady',
+        signal,
+        work: (ending) => driver.ensureDisk(instance, network, image, { signal: ending }),
+      })
       record.timeline.disk_ready_at ??= now()
-      const { netns, nic } = await this.#step('network', 'NetworkReady', signal, () =>
-        driver.ensureNetwork(instance, network, record.slot),
-      )
+      const { netns, nic } = await this.#steps.run({
+        name: 'network',
+        condition: 'NetworkReady',
+        signal,
+        work: (ending) => driver.ensureNetwork(instance, network, record.slot, { signal: ending }),
+      })
       record.timeline.network_ready_at = now()
       record.netns = netns
       record.nic = nic
       await this.#serial.settled()
       this.#serial.beginBoot()
       this.#progress.booting(driver.hostBootId)
-      const vmm = await this.#step('boot', null, signal, () => driver.start(instance, nic, record.slot))
+      const vmm = await this.#steps.run({
+        name: 'boot',
+        condition: 'Booted',
+        signal: unwanted, // an agent that stops lets it come up: the next one adopts it
+        work: (ending) => driver.start(instance, nic, record.slot, { signal: ending }),
+        discard: (late) => late.quit(),
+      })
       this.#follow(vmm)
       this.#progress.cpusRun(now())
       this.#serial.start()
@@ -251,71 +285,31 @@ export class InstanceWorker {
         this.#progress.abandoned()
         return
       }
-      const known = hostError(error, 'vmm_start_failed')
       this.#log.error({ err: error }, 'the instance cannot be started')
-      this.#progress.failed(known)
-    }
-  }
-
-  /** Run one step of a start with its record in the report; a failure that may pass is tried again after a pause. */
-  async #step<T>(
-    name: StepName,
-    condition: HostCondition | null,
-    signal: AbortSignal,
-    work: () => Promise<T>,
-  ): Promise<T> {
-    const step = this.#progress.beginStep(name)
-    for (;;) {
-      signal.throwIfAborted()
-      step.attempt++
-      step.status = 'running'
-      this.#progress.save()
-      try {
-        const value = await work()
-        this.#progress.endStep(step, 'succeeded')
-        if (condition !== null) this.#progress.setCondition(condition, 'true')
-        return value
-      } catch (error) {
-        const known = hostError(error, stepFailures[name] ?? 'vmm_start_failed')
-        step.error = { code: known.code, message: known.message }
-        const pauseMs = retryPausesMs[step.attempt - 1]
-        if (signal.aborted || !known.tryAgain || pauseMs === undefined) {
-          this.#progress.endStep(step, 'failed')
-          if (condition !== null) this.#progress.setCondition(condition, 'false', known.code, known.message)
-          throw known
-        }
-        this.#log.warn({ err: error, step: name, attempt: step.attempt }, 'the step failed; it is tried again')
-        this.#progress.save()
-        await delay(pauseMs, undefined, { signal }).catch(() => undefined) // what aborts it is looked at above
-      }
+      this.#progress.failed(stepError(error, 'boot'))
     }
   }
 
   /** Power button, then time for the guest, then the end of the process. */
   async #shutdown(): Promise<void> {
-    let graceSeconds = graceOf(this.#intent.instance)
     const vmm = this.#vmm
     if (vmm === null) return
-    const step = this.#progress.beginStep('shutdown')
-    step.attempt = 1
+    const step = this.#progress.resumeStep('shutdown')
     this.record.power = 'shutting_down'
     this.#progress.save()
-    if (graceSeconds > 0) {
-      const pressedAt = this.#env.now()
-      while (!this.#stopped && !vmm.exited() && vmm.guestState() === 'running') {
-        graceSeconds = Math.min(graceSeconds, graceOf(this.#intent.instance)) // a newer intent may only shorten it
-        const leftMs = pressedAt + graceSeconds * 1000 - this.#env.now()
-        if (leftMs <= 0) break
-        this.#dirty = false
-        await vmm.powerButton().catch((error) => this.#log.warn({ err: error }, 'the power button did not work'))
-        await this.#pause(Math.min(leftMs, buttonEveryMs))
-      }
-      if (this.#stopped) return
+    if (this.#hadGrace !== vmm) {
+      await this.#ending.giveGrace(vmm, {
+        seconds: () => graceOf(this.#intent.instance),
+        givenUp: () => this.#stopped,
+        pause: (ms) => {
+          this.#dirty = false
+          return this.#pause(ms)
+        },
+      })
     }
-    await vmm.quit()
-    this.#vmm = null
-    this.#progress.endStep(step, 'succeeded')
-    this.#progress.off('host')
+    if (this.#stopped) return
+    this.#hadGrace = vmm
+    if (await this.#powerOff(vmm, step)) this.#progress.off('host')
   }
 
   async #quitAfterGuestOff(): Promise<void> {
@@ -324,23 +318,57 @@ export class InstanceWorker {
     // a shutdown that an agent before this one began is the host's doing
     const { power, reboots } = this.#intent.instance
     const asked = this.record.power === 'shutting_down' || power !== 'running' || reboots.count > this.record.reboots
-    await vmm.quit()
-    this.#vmm = null
-    this.#progress.off(asked ? 'host' : 'guest')
+    if (await this.#powerOff(vmm, null)) this.#progress.off(asked ? 'host' : 'guest')
+  }
+
+  /**
+   * End the process; tried again for as long as it takes, since nothing may be done beside it. Gives false when it is
+   * left to the clean-up of a deleted instance, which has a way of its own.
+   */
+  async #powerOff(vmm: Vmm, step: ObservedStep | null): Promise<boolean> {
+    try {
+      await this.#ending.end(vmm, step)
+      this.#vmm = null
+      return true
+    } catch (error) {
+      if (this.#intent.instance.power !== 'deleted') throw error
+      this.#log.error({ err: error }, 'the VMM does not end; the clean-up is left to end it')
+      vmm.detach()
+      this.#vmm = null
+      return false
+    }
   }
 
   async #remove(): Promise<void> {
     const { record } = this
-    const step = this.#progress.beginStep('clean-up')
-    step.attempt++
+    const step = this.#progress.resumeStep('clean-up')
     this.#progress.save()
     this.#serial.stop()
     await this.#serial.settled()
     await this.#env.flushConsole(record.id)
-    await this.#env.driver.remove(record.id, record.vpc_id)
+    try {
+      await this.#calls.run({
+        name: 'clean-up',
+        timeoutMs: this.#env.settings.deadlinesMs['clean-up'],
+        work: (signal) => this.#env.driver.remove(record.id, record.vpc_id, { signal }),
+        besideOthers: true, // what they bring after all is removed again
+      })
+    } catch (error) {
+      this.#progress.endStep(step, 'failed', stepError(error, 'clean-up'))
+      this.#progress.save()
+      throw error
+    }
     this.#progress.endStep(step, 'succeeded')
     this.#progress.removed()
     this.#log.info('removed')
+  }
+
+  /** A call that was given up has ended after all, perhaps after its instance was removed. */
+  async #removeAgain(): Promise<void> {
+    const { id, vpc_id: vpcId, power } = this.record
+    if (power !== 'absent') return
+    const signal = AbortSignal.timeout(this.#env.settings.deadlinesMs['clean-up'])
+    await this.#env.driver.remove(id, vpcId, { signal })
   }
 
   #follow(vmm: Vmm): void {
@@ -368,22 +396,4 @@ export class InstanceWorker {
     if (timer !== null) clearTimeout(timer)
     this.#wake = () => {}
   }
-}
-
-function described<T>(part: T | null, code: string, what: string): T {
-  if (part !== null) return part
-  throw new HostError(code, `the server does not describe ${what}`, { retryable: true })
-}
-
-/** The code of a failure that says nothing itself, by the step it came from. */
-const stepFailures: Partial<Record<StepName, string>> = {
-  image: 'image_download_failed',
-  disk: 'disk_failed',
-  network: 'network_failed',
-}
-
-function hostError(error: unknown, code: string): HostError {
-  if (error instanceof HostError) return error
-  const message = error instanceof Error ? error.message : String(error)
-  return new HostError(code, message, { cause: error, retryable: true, tryAgain: true })
 }

@@ -2,6 +2,7 @@ import { hostname } from 'node:os'
 import type { Observed } from '@berth/contract/host.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type { Logger } from 'pino'
+import { type AgentSettings, defaultAgentSettings } from './config.ts'
 import { ConsoleForwarder } from './console-forwarder.ts'
 import type { HostDriver } from './host-driver.ts'
 import { Ledger } from './ledger.ts'
@@ -17,6 +18,7 @@ export interface AgentConfig {
   ledgerFile: string
   serverUrl: string
   credential: string
+  settings?: Partial<AgentSettings>
   now?: () => number
 }
 
@@ -45,6 +47,7 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
   const reconciler = new Reconciler({
     driver,
     ledger,
+    settings: { ...defaultAgentSettings, ...config.settings },
     log,
     now,
     onChange: () => reports.pull(),

@@ -1,9 +1,11 @@
 import type { Desired, Observed } from '@berth/contract/host.ts'
 import { maxSlots } from '@berth/contract/host-names.ts'
 import type { Logger } from 'pino'
+import type { AgentSettings } from './config.ts'
 import type { HostDriver } from './host-driver.ts'
+import { intentOf } from './instance-intent.ts'
 import { type InstanceRecord, newRecord, observedInstance } from './instance-record.ts'
-import { InstanceWorker, intentOf } from './instance-worker.ts'
+import { InstanceWorker } from './instance-worker.ts'
 import type { Ledger } from './ledger.ts'
 
 /** Progress of downloads alone makes a report at most this often, milliseconds. */
@@ -12,6 +14,7 @@ const progressEveryMs = 500
 export interface ReconcilerOptions {
   driver: HostDriver
   ledger: Ledger
+  settings: AgentSettings
   log: Logger
   now: () => number
   /** Something that the server should hear of has changed. */
@@ -121,9 +124,10 @@ export class Reconciler {
   }
 
   #environment() {
-    const { driver, ledger, log, now, onChange, flushConsole } = this.#options
+    const { driver, ledger, settings, log, now, onChange, flushConsole } = this.#options
     return {
       driver,
+      settings,
       log,
       now,
       flushConsole,

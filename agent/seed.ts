@@ -85,15 +85,15 @@ systemctl start --no-block berth-ready.service
 }
 
 /** Write a seed as a FAT file system with the label CIDATA, by rename. */
-export async function writeSeed(file: string, files: SeedFiles): Promise<void> {
+export async function writeSeed(file: string, files: SeedFiles, options: { signal?: AbortSignal } = {}): Promise<void> {
   const partial = `${file}.partial`
   const work = await mkdtemp(`${file}.work-`)
   try {
     const names = Object.keys(files) as (keyof SeedFiles)[]
     for (const name of names) await writeFile(join(work, name), files[name], { mode: 0o600 })
     await rm(partial, { force: true })
-    await runCommand(['mkfs.vfat', '-C', '-n', 'CIDATA', partial, '1024']) // 1 MiB: 64 KiB of user data and little else
-    await runCommand(['mcopy', '-i', partial, ...names.map((name) => join(work, name)), '::'])
+    await runCommand(['mkfs.vfat', '-C', '-n', 'CIDATA', partial, '1024'], options) // 1 MiB: 64 KiB of user data and little else
+    await runCommand(['mcopy', '-i', partial, ...names.map((name) => join(work, name)), '::'], options)
     await renameDurably(partial, file)
   } finally {
     await rm(work, { recursive: true, force: true })

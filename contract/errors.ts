@@ -44,6 +44,14 @@ export interface FieldError {
 export const failureCatalogue = {
   superseded: 'A later request replaced this one; nothing needs to be done.',
   deadline_exceeded: 'The step took longer than its deadline. Look at the console log and the host, then try again.',
+  step_deadline_exceeded:
+    'A step hung on the host and was given up; the message names it. Look at the load and the agent log of the host.',
+  image_deadline_exceeded:
+    'The image did not come in time. Bring it with `berth image import`, or try again: a download goes on where it was.',
+  boot_deadline_exceeded: 'QEMU was started and did not answer. See qemu.log of the instance and the load of the host.',
+  power_off_failed:
+    'The process of the machine does not end, not even by SIGKILL; it is tried again. Look at the disks of the host.',
+  clean_up_failed: 'Something of the instance cannot be removed from its host; it is tried again. See the message.',
   no_host_fits: 'No host is large enough for this size. Choose a smaller type or add a larger host.',
   no_capacity: 'No host has room now. Delete instances, add a host, or ask with on_capacity "queue" to wait for room.',
   image_download_failed: 'Check that the host can reach the URL, or bring the image with `berth image import`.',

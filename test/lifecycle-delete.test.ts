@@ -1,5 +1,7 @@
+import { defaultAgentSettings } from '@berth/agent/config.ts'
+import type { Subnet } from '@berth/contract/subnets.ts'
 import { describe, expect, test } from 'vitest'
-import { type Stack, startStack } from './stack.ts'
+import { type Stack, startStack, until } from './stack.ts'
 
 async function expectNothingHeld(stack: Stack): Promise<void> {
   expect(stack.host.leftovers()).toEqual([])
@@ -8,9 +10,28 @@ async function expectNothingHeld(stack: Stack): Promise<void> {
 
 describe('a delete wins', () => {
   const steps = { image: 'image', disk: 'disk', network: 'network', start: 'boot' } as const
-  test.each(['image', 'disk', 'network', 'start'] as const)('over a create that is held at its %s', async (point) => {
+  const points = ['image', 'disk', 'network', 'start'] as const
+
+  test('over a create that waits to be scheduled: it is terminated in the same moment', async () => {
+    await using stack = await startStack({ agent: false })
+    const { id, operation_id: create } = await stack.create()
+    const { body: before } = await stack.api<Subnet>('GET', '/v1/subnets/subnet-default')
+    const deletion = await stack.delete(id)
+    expect(await stack.operation(deletion)).toMatchObject({ status: 'succeeded' })
+    const cancelled = await stack.operation(create)
+    expect(cancelled).toMatchObject({ status: 'cancelled', error: { code: 'superseded', retryable: false } })
+    expect(cancelled.steps.map((step) => step.status)).toEqual(Array(5).fill('cancelled'))
+    expect((await stack.get(id)).status).toMatchObject({ state: 'terminated', reason: 'deleted' })
+    const { body: after } = await stack.api<Subnet>('GET', '/v1/subnets/subnet-default')
+    expect(after.status.available_addresses).toBe(before.status.available_addresses + 1)
+    stack.startAgent()
+    await stack.createReady() // the host has seen all there is to do
+    expect(stack.host.vmmOf(id)).toBeNull()
+  })
+
+  test.each(points)('over a create that is held at its %s', async (point) => {
     await using stack = await startStack()
-    const release = stack.hold(point)
+    stack.hold(point)
     const { id, operation_id: create } = await stack.create()
     await stack.stepRuns(create, steps[point])
     const deletion = await stack.delete(id)
@@ -18,10 +39,48 @@ describe('a delete wins', () => {
     expect(cancelled).toMatchObject({ status: 'cancelled', error: { code: 'superseded', retryable: false } })
     expect(cancelled.error?.message).toContain(deletion)
     expect((await stack.get(id)).status.state).toBe('stopping')
-    // a download is given up at once; what cannot be interrupted is undone when it is over
-    if (point !== 'image') release()
     expect(await stack.ended(deletion)).toMatchObject({ status: 'succeeded' })
     expect((await stack.get(id)).status).toMatchObject({ state: 'terminated', reason: 'deleted' })
+    await expectNothingHeld(stack)
+  })
+
+  test.each(points)('over a create whose %s hangs and cannot be interrupted', async (point) => {
+    await using stack = await startStack({ agentSettings: { windDownMs: 20 } })
+    const release = stack.hold(point, { deaf: true })
+    const { id, operation_id: create } = await stack.create()
+    await stack.stepRuns(create, steps[point])
+    const deletion = await stack.delete(id)
+    expect(await stack.operation(create)).toMatchObject({ status: 'cancelled', error: { code: 'superseded' } })
+    expect(await stack.ended(deletion)).toMatchObject({ status: 'succeeded' })
+    await expectNothingHeld(stack)
+    release() // what it makes after all is removed again
+    await new Promise((resolve) => setImmediate(resolve))
+    await until(
+      () => stack.host.leftovers(),
+      (left) => left.length === 0,
+    )
+    expect((await stack.get(id)).status.state).toBe('terminated')
+  })
+
+  test('over a process that does not end when it is told to: the clean-up ends it', async () => {
+    const deadlinesMs = { ...defaultAgentSettings.deadlinesMs, shutdown: 40 }
+    await using stack = await startStack({ agentSettings: { deadlinesMs, windDownMs: 20 } })
+    const { id } = await stack.createReady()
+    const vmm = stack.host.vmmOf(id)
+    const release = stack.hold('quit')
+    expect(await stack.ended(await stack.delete(id))).toMatchObject({ status: 'succeeded' })
+    expect(vmm?.exited()).toBe(true)
+    await expectNothingHeld(stack)
+    release()
+  })
+
+  test('over a stop that has failed because the process does not end', async () => {
+    const deadlinesMs = { ...defaultAgentSettings.deadlinesMs, shutdown: 40 }
+    await using stack = await startStack({ agentSettings: { deadlinesMs, windDownMs: 20 } })
+    const { id } = await stack.createReady()
+    stack.hold('quit')
+    expect(await stack.ended(await stack.act(id, 'stop', { force: true }))).toMatchObject({ status: 'failed' })
+    expect(await stack.ended(await stack.delete(id))).toMatchObject({ status: 'succeeded' })
     await expectNothingHeld(stack)
   })
 

@@ -66,7 +66,7 @@ describe('the agent', () => {
       await stack.stepRuns(op, point === 'start' ? 'boot' : point)
       await stack.killAgent(() => {
         // what was going on dies with the agent
-        if (point !== 'image') stack.host.failNext(point, new HostError('killed', '', { retryable: false }))
+        if (point === 'start') stack.host.failNext(point, new HostError('killed', '', { retryable: false }))
         release()
       })
       expect(stack.host.vmmOf(id)).toBeNull()

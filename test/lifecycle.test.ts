@@ -236,12 +236,14 @@ describe('changes of mind', () => {
   })
 
   test('a start during a stop cancels the stop and ends running', async () => {
-    await using stack = await startStack({ host: { guestShutdownMs: 100 } })
+    await using stack = await startStack()
     const { id } = await stack.createReady()
+    const release = stack.hold('quit')
     const stop = await stack.act(id, 'stop')
     await stack.stepRuns(stop, 'shutdown')
     const start = await stack.act(id, 'start')
     expect(await stack.operation(stop)).toMatchObject({ status: 'cancelled', error: { code: 'superseded' } })
+    release()
     expect(await stack.ended(start)).toMatchObject({ status: 'succeeded' })
     const running = await stack.reach(id, 'ready')
     expect(running.status).toMatchObject({ reason: '', restarts: 0 })

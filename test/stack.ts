@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises'
 import { type IncomingHttpHeaders, type OutgoingHttpHeaders, request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { AgentSettings } from '@berth/agent/config.ts'
 import { hostIdOf, type RunningAgent, startAgent } from '@berth/agent/main.ts'
 import { type FaultPoint, SimulatedHost, type SimulatedHostOptions } from '@berth/agent/simulated/host.ts'
 import type { Host } from '@berth/contract/hosts.ts'
@@ -65,6 +66,7 @@ export interface StackOptions {
   /** The server's clock; the agent keeps the real one. */
   now?: () => number
   host?: SimulatedHostOptions
+  agentSettings?: Partial<AgentSettings>
   images?: readonly CatalogueImage[]
   /** False: no agent until `startAgent`. */
   agent?: boolean
@@ -156,8 +158,14 @@ export class Stack {
   }
 
   startAgent(): void {
+    const { agentSettings: settings } = this.#options
     this.#agent = startAgent(
-      { ledgerFile: this.#ledgerFile, serverUrl: this.url, credential: this.credential },
+      {
+        ledgerFile: this.#ledgerFile,
+        serverUrl: this.url,
+        credential: this.credential,
+        ...(settings === undefined ? {} : { settings }),
+      },
       this.host,
       this.#log,
     )
@@ -189,8 +197,8 @@ export class Stack {
   }
 
   /** As SimulatedHost.hold, but `close` lets go of what the test has left held. */
-  hold(point: FaultPoint): () => void {
-    const release = this.host.hold(point)
+  hold(point: FaultPoint, options: { deaf?: boolean } = {}): () => void {
+    const release = this.host.hold(point, options)
     this.#releases.push(release)
     return release
   }

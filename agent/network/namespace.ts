@@ -1,7 +1,10 @@
 import { access, mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CommandError, runCommand } from '../run-command.ts'
+import { CommandError, type CommandOptions, runCommand } from '../run-command.ts'
 import { serviceAddress } from './names.ts'
+
+/** Commands end early with the signal. */
+type Abortable = Pick<CommandOptions, 'signal'>
 
 const namespaceDirectory = '/run/netns'
 
@@ -29,16 +32,14 @@ async function namespaceExists(name: string): Promise<boolean> {
  * Have the namespace of a VPC: forwarding between taps with proxy ARP, no way out for addresses of the VPC that no
  * instance has, no IPv6. Idempotent; a namespace left half made is finished.
  */
-export async function ensureNamespace(name: string, vpcCidr: string): Promise<void> {
+export async function ensureNamespace(name: string, vpcCidr: string, options: Abortable = {}): Promise<void> {
   if (!(await isNamespace(name))) {
-    await removeNamespace(name) // a name that was made but not yet bound to a namespace
+    await removeNamespace(name, options) // a name that was made but not yet bound to a namespace
     await mkdir(namespaceDirectory, { recursive: true })
-    await runCommand(['ip', 'netns', 'add', name])
+    await runCommand(['ip', 'netns', 'add', name], options)
   }
   // before any tap: `default` is what a new device starts with
-  await runCommand([
-    ...inNamespace(name),
-    ...['sysctl', '-q', '-w'],
+  const settings = [
     'net.ipv4.ip_forward=1',
     'net.ipv4.conf.default.proxy_arp=1',
     'net.ipv4.conf.default.rp_filter=1',
@@ -47,12 +48,14 @@ export async function ensureNamespace(name: string, vpcCidr: string): Promise<vo
     'net.ipv4.conf.all.send_redirects=0',
     'net.ipv6.conf.default.disable_ipv6=1',
     'net.ipv6.conf.all.disable_ipv6=1',
-  ])
-  await ipBatch(name, [
+  ]
+  await runCommand([...inNamespace(name), 'sysctl', '-q', '-w', ...settings], options)
+  const lines = [
     'link set lo up',
     `addr replace ${serviceAddress}/32 dev lo`,
     `route replace unreachable ${vpcCidr}`, // unassigned addresses get no proxy-ARP answer
-  ])
+  ]
+  await ipBatch(name, lines, options)
 }
 
 /** Whether a namespace has this name. `ip netns add` makes a plain file first and binds the namespace to it then. */
@@ -64,32 +67,32 @@ export async function isNamespace(name: string): Promise<boolean> {
 }
 
 /** Remove a namespace; nothing may run in it any more, or its devices would live on unseen. */
-export async function removeNamespace(name: string): Promise<void> {
-  if (await namespaceExists(name)) await runCommand(['ip', 'netns', 'del', name])
+export async function removeNamespace(name: string, options: Abortable = {}): Promise<void> {
+  if (await namespaceExists(name)) await runCommand(['ip', 'netns', 'del', name], options)
 }
 
 /** Run ip(8) commands in a namespace, in one process. Stops at the first that fails. */
-export async function ipBatch(namespace: string, lines: readonly string[]): Promise<void> {
-  await runCommand([...inNamespace(namespace), 'ip', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+export async function ipBatch(namespace: string, lines: readonly string[], options: Abortable = {}): Promise<void> {
+  await runCommand([...inNamespace(namespace), 'ip', '-batch', '-'], { ...options, input: `${lines.join('\n')}\n` })
 }
 
 /** Names of the links of a namespace. */
-export async function listLinks(namespace: string): Promise<string[]> {
-  const { stdout } = await runCommand([...inNamespace(namespace), 'ip', '-json', 'link', 'show'])
+export async function listLinks(namespace: string, options: Abortable = {}): Promise<string[]> {
+  const { stdout } = await runCommand([...inNamespace(namespace), 'ip', '-json', 'link', 'show'], options)
   const links: unknown = JSON.parse(stdout === '' ? '[]' : stdout)
   if (!Array.isArray(links)) return []
   return links.map((link: unknown) => String(Reflect.get(Object(link), 'ifname')))
 }
 
 /** Load a ruleset as one transaction. */
-export async function loadRuleset(namespace: string, ruleset: string): Promise<void> {
-  await runCommand([...inNamespace(namespace), 'nft', '-f', '-'], { input: ruleset })
+export async function loadRuleset(namespace: string, ruleset: string, options: Abortable = {}): Promise<void> {
+  await runCommand([...inNamespace(namespace), 'nft', '-f', '-'], { ...options, input: ruleset })
 }
 
 /** Forget the connections of an address; there may be none, which conntrack(8) calls a failure. */
-export async function forgetConnections(namespace: string, address: string): Promise<void> {
+export async function forgetConnections(namespace: string, address: string, options: Abortable = {}): Promise<void> {
   for (const direction of ['--src', '--dst']) {
-    await runCommand([...inNamespace(namespace), 'conntrack', '-D', direction, address]).catch((error) => {
+    await runCommand([...inNamespace(namespace), 'conntrack', '-D', direction, address], options).catch((error) => {
       if (!(error instanceof CommandError) || error.exitCode !== 1) throw error
     })
   }

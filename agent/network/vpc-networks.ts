@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { Nic } from '../instance-record.ts'
+import { untilAborted } from '../until-aborted.ts'
 import { ensureDnsmasq, removeDnsmasq, updateGuests } from './dnsmasq.ts'
 import { ensureNamespace, forgetConnections, isNamespace, loadRuleset, removeNamespace } from './namespace.ts'
 import { renderRuleset } from './ruleset.ts'
@@ -36,42 +37,43 @@ export class VpcNetworks {
     this.#vpc(vpcId).nics.set(nic.tap, nic)
   }
 
-  /** Have a card in its VPC's namespace. Gives the namespace's name. */
-  attach(network: DesiredNetwork, nic: Nic): Promise<string> {
-    return this.#inTurn(network.vpc_id, async (vpc) => {
+  /** Have a card in its VPC's namespace. Gives the namespace's name. Ends early with the signal, perhaps half made. */
+  attach(network: DesiredNetwork, nic: Nic, options: { signal: AbortSignal }): Promise<string> {
+    return this.#inTurn(network.vpc_id, options, async (vpc) => {
       const namespace = this.namespaceOf(network.vpc_id)
       vpc.nics.set(nic.tap, nic)
-      await ensureNamespace(namespace, network.cidr)
-      await ensureTap(namespace, nic)
-      await this.#applyRules(namespace, vpc)
+      await ensureNamespace(namespace, network.cidr, options)
+      await ensureTap(namespace, nic, options)
+      await this.#applyRules(namespace, vpc, options)
+      options.signal.throwIfAborted()
       await ensureDnsmasq(namespace, this.#directoryOf(namespace), network, [...vpc.nics.values()])
       return namespace
     })
   }
 
-  /** Leave nothing of a card; the namespace goes with its last one. Idempotent. */
-  detach(vpcId: string, tap: string): Promise<void> {
-    return this.#inTurn(vpcId, async (vpc) => {
+  /** Leave nothing of a card; the namespace goes with its last one. Idempotent. Ends early with the signal. */
+  detach(vpcId: string, tap: string, options: { signal: AbortSignal }): Promise<void> {
+    return this.#inTurn(vpcId, options, async (vpc) => {
       const namespace = this.namespaceOf(vpcId)
       const nic = vpc.nics.get(tap)
       vpc.nics.delete(tap)
       if (vpc.nics.size === 0) {
         await removeDnsmasq(this.#directoryOf(namespace))
         // the tap by itself: somebody's process in the namespace would keep both alive unseen
-        if (await isNamespace(namespace)) await removeTap(namespace, tap)
-        await removeNamespace(namespace)
+        if (await isNamespace(namespace)) await removeTap(namespace, tap, options)
+        await removeNamespace(namespace, options)
         return
       }
       if (!(await isNamespace(namespace))) return
-      await this.#applyRules(namespace, vpc)
-      await removeTap(namespace, tap)
-      if (nic !== undefined) await forgetConnections(namespace, nic.ip)
+      await this.#applyRules(namespace, vpc, options)
+      await removeTap(namespace, tap, options)
+      if (nic !== undefined) await forgetConnections(namespace, nic.ip, options)
       await updateGuests(this.#directoryOf(namespace), [...vpc.nics.values()])
     })
   }
 
-  async #applyRules(namespace: string, vpc: VpcState): Promise<void> {
-    await loadRuleset(namespace, renderRuleset([...vpc.nics.values()]))
+  async #applyRules(namespace: string, vpc: VpcState, options: { signal: AbortSignal }): Promise<void> {
+    await loadRuleset(namespace, renderRuleset([...vpc.nics.values()]), options)
   }
 
   #directoryOf(namespace: string): string {
@@ -86,10 +88,19 @@ export class VpcNetworks {
     return vpc
   }
 
-  #inTurn<T>(vpcId: string, work: (vpc: VpcState) => Promise<T>): Promise<T> {
+  /** Who has not had its turn when its signal is aborted leaves the queue at once. */
+  #inTurn<T>(vpcId: string, { signal }: { signal: AbortSignal }, work: (vpc: VpcState) => Promise<T>): Promise<T> {
     const vpc = this.#vpc(vpcId)
-    const mine = vpc.queue.then(() => work(vpc))
-    vpc.queue = mine.catch(() => undefined)
-    return mine
+    let begun = false
+    const mine = vpc.queue.then(() => {
+      signal.throwIfAborted()
+      begun = true
+      return work(vpc)
+    })
+    vpc.queue = mine.then(
+      () => undefined,
+      () => undefined,
+    )
+    return untilAborted(mine, signal).catch((error) => (begun ? mine : Promise.reject(error)))
   }
 }

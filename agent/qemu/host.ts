@@ -137,18 +137,28 @@ export class QemuHost implements HostDriver {
     }
   }
 
-  async ensureDisk(instance: DesiredInstance, network: DesiredNetwork, image: CatalogueImage): Promise<void> {
+  async ensureDisk(
+    instance: DesiredInstance,
+    network: DesiredNetwork,
+    image: CatalogueImage,
+    options: { signal: AbortSignal },
+  ): Promise<void> {
     const directory = this.#directoryOf(instance.id)
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    await ensureOverlay(directory, imagePath(this.#options.imagesDirectory, image.id), instance.disk_gb)
+    await ensureOverlay(directory, imagePath(this.#options.imagesDirectory, image.id), instance.disk_gb, options)
     const { seed } = diskFiles(directory)
     if (await exists(seed)) return
     const { cidr, gateway } = subnetOf(instance, network)
     const prefixLength = new Address4(cidr).subnetMask
-    await writeSeed(seed, renderSeed(instance, { prefixLength, gateway }, image, this.#vendorData))
+    await writeSeed(seed, renderSeed(instance, { prefixLength, gateway }, image, this.#vendorData), options)
   }
 
-  async ensureNetwork(instance: DesiredInstance, network: DesiredNetwork, slot: number) {
+  async ensureNetwork(
+    instance: DesiredInstance,
+    network: DesiredNetwork,
+    slot: number,
+    { signal }: { signal: AbortSignal },
+  ) {
     const nic: Nic = {
       tap: tapName(this.#options.installation, instance.id),
       mac: instance.mac,
@@ -158,7 +168,7 @@ export class QemuHost implements HostDriver {
       uid: this.#uid(slot),
     }
     try {
-      return { netns: await this.#networks.attach(network, nic), nic }
+      return { netns: await this.#networks.attach(network, nic, { signal }), nic }
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
       const options = { cause: error, retryable: true, tryAgain: true }
@@ -166,8 +176,10 @@ export class QemuHost implements HostDriver {
     }
   }
 
-  async start(instance: DesiredInstance, nic: Nic, slot: number): Promise<Vmm> {
-    return launchQemu({
+  async start(instance: DesiredInstance, nic: Nic, slot: number, { signal }: { signal: AbortSignal }): Promise<Vmm> {
+    // one that an earlier start could not end would write to the same disk
+    for (const process of await this.#processesOf(instance.id)) await killProcess(process)
+    const launch = {
       machine: {
         id: instance.id,
         uuid: instanceUuid(this.#options.installation, instance.id),
@@ -181,7 +193,8 @@ export class QemuHost implements HostDriver {
       namespace: this.#networks.namespaceOf(instance.vpc_id),
       uid: this.#uid(slot),
       instanceDirectory: this.#directoryOf(instance.id),
-    })
+    }
+    return launchQemu(launch, signal)
   }
 
   async adopt(instanceId: string): Promise<Vmm | null> {
@@ -202,9 +215,10 @@ export class QemuHost implements HostDriver {
     return null
   }
 
-  async remove(instanceId: string, vpcId: string): Promise<void> {
+  async remove(instanceId: string, vpcId: string, { signal }: { signal: AbortSignal }): Promise<void> {
     for (const process of await this.#processesOf(instanceId)) await killProcess(process)
-    await this.#networks.detach(vpcId, tapName(this.#options.installation, instanceId))
+    await this.#networks.detach(vpcId, tapName(this.#options.installation, instanceId), { signal })
+    signal.throwIfAborted()
     await rm(this.#runtimeOf(instanceId), { recursive: true, force: true })
     await rm(this.#directoryOf(instanceId), { recursive: true, force: true })
   }

@@ -6,12 +6,13 @@ import { diskFiles, exists } from '../disks.ts'
 import { HostError } from '../host-driver.ts'
 import { inNamespace } from '../network/namespace.ts'
 import { identifyProcess, killProcess } from '../process.ts'
+import { untilAborted } from '../until-aborted.ts'
 import { kvmGroup } from './accelerator.ts'
 import { type QemuMachine, qemuArgv, runtimePaths } from './argv.ts'
 import { QemuVmm } from './vmm.ts'
 
-/** Time QEMU gets from its start until its CPUs run, milliseconds; it needs about 100. */
-const startMs = 20_000
+/** Time QEMU gets to answer once its socket is there, milliseconds; the deadline of the step is shorter, usually. */
+const answerMs = 600_000
 
 export interface Launch {
   machine: Omit<QemuMachine, 'fds'>
@@ -23,10 +24,10 @@ export interface Launch {
 
 /**
  * Start QEMU for an instance: in its namespace, as its own uid, without privileges, in a session of its own so that it
- * outlives the agent. Its files are opened here and handed over as descriptors. Resolves when its CPUs run; when that
- * fails, nothing of it is left alive and the end of qemu.log is in the error.
+ * outlives the agent. Its files are opened here and handed over as descriptors. Resolves when its CPUs run. When that
+ * fails, or has not come when the signal is aborted, nothing of it is left alive and the end of qemu.log is in the error.
  */
-export async function launchQemu(launch: Launch): Promise<QemuVmm> {
+export async function launchQemu(launch: Launch, signal: AbortSignal): Promise<QemuVmm> {
   const files = diskFiles(launch.instanceDirectory)
   const paths = runtimePaths(launch.machine.runtimeDirectory)
   await prepareRuntimeDirectory(launch)
@@ -47,6 +48,7 @@ export async function launchQemu(launch: Launch): Promise<QemuVmm> {
     // the child sees them as 3, 4, 5, 6: their places in stdio
     const argv = qemuArgv({ ...launch.machine, fds: { disk: 3, base: 4, seed: 5, serialLog: 6 } })
     const [command = '', ...args] = [...inNamespace(launch.namespace), ...(await asUser(launch)), ...argv]
+    signal.throwIfAborted() // the last moment at which there is nothing to end
     const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log, ...inherited] })
     let ended: string | null = null
     child.once('error', (error) => {
@@ -56,7 +58,7 @@ export async function launchQemu(launch: Launch): Promise<QemuVmm> {
       ended = signal === null ? `exit code ${code}` : `signal ${signal}`
     })
     child.unref()
-    return await attachWhenUp(child.pid, paths.qmp, launch.machine.uuid, () => ended)
+    return await attachWhenUp(child.pid, paths.qmp, launch.machine.uuid, () => ended, signal)
   } catch (error) {
     throw await launchError(error, files.qemuLog)
   } finally {
@@ -83,18 +85,19 @@ async function attachWhenUp(
   qmpPath: string,
   uuid: string,
   ended: () => string | null,
+  signal: AbortSignal,
 ): Promise<QemuVmm> {
   const identity = pid === undefined ? null : await identifyProcess(pid)
   if (identity === null) throw new Error(`QEMU did not start: ${ended() ?? 'no process'}`)
-  const deadline = performance.now() + startMs
   try {
     for (;;) {
       const how = ended()
       if (how !== null) throw new Error(`QEMU ended at its start with ${how}`)
       if (await exists(qmpPath)) {
         try {
-          return await QemuVmm.attach(identity, qmpPath, uuid, Math.max(1000, deadline - performance.now()))
+          return await untilAborted(QemuVmm.attach(identity, qmpPath, uuid, answerMs), signal)
         } catch (error) {
+          if (signal.aborted) throw new Error('QEMU runs but does not answer on its QMP socket')
           const early = error instanceof Error && Reflect.get(error, 'code') === 'ECONNREFUSED' // bound, not listening
           if (!early) {
             await delay(100) // when the process has ended, how it did says more than its broken connection
@@ -102,7 +105,7 @@ async function attachWhenUp(
           }
         }
       }
-      if (performance.now() > deadline) throw new Error(`QEMU did not come up within ${startMs / 1000} s`)
+      if (signal.aborted) throw new Error('QEMU has not opened its QMP socket')
       await delay(5)
     }
   } catch (error) {

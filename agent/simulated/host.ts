@@ -1,15 +1,23 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
 import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { HostDriver, HostError, Vmm } from '../host-driver.ts'
 import type { Nic } from '../instance-record.ts'
+import { untilAborted } from '../until-aborted.ts'
 import { SimulatedVmm } from './vmm.ts'
 
 /** Names the simulated host uses where a real one uses its installation id. */
 const installation = 'smltd0'
 
-/** The calls that can be made to fail. */
-export type FaultPoint = 'image' | 'disk' | 'network' | 'start'
+/** The calls that can be made to fail; `quit` ends the process of a VMM. */
+export type FaultPoint = 'image' | 'disk' | 'network' | 'start' | 'quit' | 'remove'
+
+interface Hold {
+  released: Promise<void>
+  /** Whether the calls do not even end when they are told to. */
+  deaf: boolean
+}
 
 export interface SimulatedHostOptions {
   /** Milliseconds each step takes, and a guest from its start to its ready mark and from the button to its end. */
@@ -38,7 +46,7 @@ export class SimulatedHost implements HostDriver {
   readonly #timing: Required<SimulatedHostOptions>
   readonly #instances = new Map<string, SimulatedInstance>()
   readonly #faults = new Map<FaultPoint, HostError[]>()
-  readonly #held = new Map<FaultPoint, Promise<void>>()
+  readonly #held = new Map<FaultPoint, Hold>()
 
   constructor(options: SimulatedHostOptions = {}) {
     this.#timing = { stepMs: 5, guestBootMs: 20, guestShutdownMs: 10, ...options }
@@ -62,12 +70,13 @@ export class SimulatedHost implements HostDriver {
     this.#faults.set(point, [...(this.#faults.get(point) ?? []), ...errors])
   }
 
-  /** Hold every call at a point until the function that is given is called. */
-  hold(point: FaultPoint): () => void {
+  /** Hold every call at a point until the function that is given is called; calls that hang are deaf to their signal. */
+  hold(point: FaultPoint, { deaf = false } = {}): () => void {
     const { promise, resolve } = Promise.withResolvers<void>()
-    this.#held.set(point, promise)
+    const hold = { released: promise, deaf }
+    this.#held.set(point, hold)
     return () => {
-      this.#held.delete(point)
+      if (this.#held.get(point) === hold) this.#held.delete(point)
       resolve()
     }
   }
@@ -105,13 +114,23 @@ export class SimulatedHost implements HostDriver {
     if (!this.#instance(instance).hasDisk) await this.#work('image', options.signal)
   }
 
-  async ensureDisk(instance: DesiredInstance): Promise<void> {
-    await this.#work('disk')
+  async ensureDisk(
+    instance: DesiredInstance,
+    _network: DesiredNetwork,
+    _image: CatalogueImage,
+    { signal }: { signal: AbortSignal },
+  ): Promise<void> {
+    await this.#work('disk', signal)
     this.#instance(instance).hasDisk = true
   }
 
-  async ensureNetwork(instance: DesiredInstance, network: DesiredNetwork, slot: number) {
-    await this.#work('network')
+  async ensureNetwork(
+    instance: DesiredInstance,
+    network: DesiredNetwork,
+    slot: number,
+    { signal }: { signal: AbortSignal },
+  ) {
+    await this.#work('network', signal)
     this.#instance(instance).hasTap = true
     const nic: Nic = {
       tap: tapName(installation, instance.id),
@@ -124,8 +143,8 @@ export class SimulatedHost implements HostDriver {
     return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }
   }
 
-  async start(instance: DesiredInstance): Promise<Vmm> {
-    await this.#work('start')
+  async start(instance: DesiredInstance, _nic: Nic, _slot: number, { signal }: { signal: AbortSignal }): Promise<Vmm> {
+    await this.#work('start', signal)
     const state = this.#instance(instance)
     if (this.vmmOf(instance.id) !== null) throw new Error(`two VMMs for ${instance.id}`)
     state.boots++
@@ -135,6 +154,7 @@ export class SimulatedHost implements HostDriver {
       bootId: `${instance.id}-${state.boots}`,
       userData: instance.user_data === '' ? 'none' : 'ok',
       onSerial: (text) => this.#writeSerial(state, text),
+      beforeEnd: () => this.#pass('quit'),
     })
     state.vmm = vmm
     return vmm
@@ -144,7 +164,8 @@ export class SimulatedHost implements HostDriver {
     return this.vmmOf(instanceId)
   }
 
-  async remove(instanceId: string): Promise<void> {
+  async remove(instanceId: string, _vpcId: string, { signal }: { signal: AbortSignal }): Promise<void> {
+    await this.#pass('remove', signal)
     this.#instances.get(instanceId)?.vmm?.die()
     this.#instances.delete(instanceId)
   }
@@ -190,12 +211,17 @@ export class SimulatedHost implements HostDriver {
     for (const watcher of instance.watchers) watcher()
   }
 
-  async #work(point: FaultPoint, signal?: AbortSignal): Promise<void> {
-    const aborted = new Promise<never>((_resolve, reject) => {
-      signal?.addEventListener('abort', () => reject(signal.reason), { once: true })
-    })
-    const held = this.#held.get(point) ?? new Promise((resolve) => setTimeout(resolve, this.#timing.stepMs))
-    await Promise.race([held, aborted])
+  async #work(point: FaultPoint, signal: AbortSignal): Promise<void> {
+    if (!this.#held.has(point)) await delay(this.#timing.stepMs, undefined, { signal })
+    await this.#pass(point, signal)
+  }
+
+  /** Go past a point: wait while it is held, then fail when it is to fail. */
+  async #pass(point: FaultPoint, signal?: AbortSignal): Promise<void> {
+    const hold = this.#held.get(point)
+    if (hold !== undefined) {
+      await (hold.deaf || signal === undefined ? hold.released : untilAborted(hold.released, signal))
+    }
     const fault = this.#faults.get(point)?.shift()
     if (fault !== undefined) throw fault
   }

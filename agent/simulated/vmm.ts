@@ -6,12 +6,16 @@ export interface SimulatedGuest {
   bootId: string
   userData: 'ok' | 'failed' | 'none'
   onSerial: (text: string) => void
+  /** Waited for before the process is ended. */
+  beforeEnd: () => Promise<void>
 }
 
 /** A VMM without a machine: a guest that boots, answers the power button and can be made to misbehave. */
 export class SimulatedVmm implements Vmm {
   /** A guest that does not react to the power button. */
   ignoresButton = false
+  /** A process that does not answer: pressing its power button does not end. */
+  isSilent = false
   readonly #guest: SimulatedGuest
   readonly #timers = new Set<NodeJS.Timeout>()
   #state: 'running' | 'off' = 'running'
@@ -38,10 +42,12 @@ export class SimulatedVmm implements Vmm {
   }
 
   async powerButton(): Promise<void> {
+    if (this.isSilent) return new Promise(() => {})
     if (!this.ignoresButton) this.#later(this.#guest.shutdownMs, () => this.guestPowersOff())
   }
 
   async quit(): Promise<void> {
+    if (!this.#exited) await this.#guest.beforeEnd()
     this.die()
   }
 

@@ -18,6 +18,7 @@ import { endOperation, failure } from './operations.ts'
  * | running | failure, later                      | operation fails, desired = stopped with the cause              |
  * | running | off, by the guest                   | create, start succeed (it ran); desired = stopped              |
  * | running | running                             | create and start succeed; reboot when its count is reached     |
+ * | stopped | failure                             | stop fails with the cause; stopped stays wanted                |
  * | stopped | off, or never placed                | stop succeeds                                                  |
  * | deleted | absent (or never placed)            | terminated: address, reservation freed; delete succeeds        |
  */
@@ -44,6 +45,11 @@ export function decideSettlement(instance: StoredInstance, operation: StoredOper
     return { intent: null, operation: progressed, terminated: false }
   }
   if (instance.desired === 'stopped') {
+    if (report.failure !== null && progressed !== null) {
+      const { code, message, retryable } = report.failure
+      const ended = endOperation(progressed, 'failed', now, failure(code, message, retryable))
+      return { intent: null, operation: ended, terminated: false }
+    }
     const done = report.power === 'off' && progressed?.type === 'instance.stop'
     return {
       intent: null,
