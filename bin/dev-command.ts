@@ -1,4 +1,6 @@
+import type { AgentSettings } from '@berth/agent/config.ts'
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { parseStepDeadlines } from './step-deadlines.ts'
 
 /** What the flags of `berth dev` say. */
 export interface DevFlags {
@@ -8,6 +10,7 @@ export interface DevFlags {
   database?: string
   imageCatalogue?: string
   allowPrivateImageSources: boolean
+  stepDeadlines?: AgentSettings['deadlinesMs']
   logLevel: string
   down: boolean
   purge: boolean
@@ -46,6 +49,11 @@ export function addDevCommand(program: Command): void {
       new Option('--allow-private-image-sources', 'download images also from loopback and link-local addresses')
         .env('BERTH_ALLOW_PRIVATE_IMAGE_SOURCES')
         .default(false),
+    )
+    .addOption(
+      new Option('--step-deadlines <step=seconds,…>', 'how long a step may take on this host, such as boot=60,disk=120')
+        .env('BERTH_STEP_DEADLINES')
+        .argParser(parseStepDeadlines),
     )
     .addOption(
       new Option('--log-level <level>', 'what is logged, as JSON on standard error')

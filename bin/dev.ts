@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import type { AgentSettings } from '@berth/agent/config.ts'
 import type { HostDriver } from '@berth/agent/host-driver.ts'
 import { ImageStore } from '@berth/agent/image-store.ts'
 import { hostIdOf, type RunningAgent, startAgent } from '@berth/agent/main.ts'
@@ -18,6 +19,7 @@ export interface DevOptions {
   database?: string
   allowPrivateImageSources: boolean
   imageCatalogue?: string
+  stepDeadlines?: AgentSettings['deadlinesMs']
 }
 
 export interface RunningDev {
@@ -55,8 +57,14 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
       log.child({ process: 'server' }),
     )
     await server.ensureExamples(await ensureExampleKey(paths.keys))
+    const { stepDeadlines } = options
     agent = startAgent(
-      { ledgerFile: paths.ledger, serverUrl: server.url, credential },
+      {
+        ledgerFile: paths.ledger,
+        serverUrl: server.url,
+        credential,
+        ...(stepDeadlines === undefined ? {} : { settings: { deadlinesMs: stepDeadlines } }),
+      },
       driver,
       log.child({ process: 'agent' }),
     )
