@@ -34,6 +34,7 @@ const calm: InstanceSituation = {
   reboots: 2,
   failed_generation: null,
   restart_not_before: 0,
+  longest_pause_ms: 60_000,
 }
 const plan = (power: DesiredInstance['power'], seen: Partial<InstanceSituation> = {}) =>
   planInstance(desired(power), { ...calm, ...seen }, now)
@@ -76,6 +77,14 @@ describe('a start', () => {
     const crash = { off_cause: 'crash', off_generation: 5 } as const
     expect(plan('running', { ...crash, restart_not_before: now + 1 })).toEqual({ kind: 'wait', untilMs: now + 1 })
     expect(plan('running', { ...crash, restart_not_before: now })).toEqual({ kind: 'start' })
+  })
+
+  test('does not wait when a start was asked for since, nor longer than any pause is', () => {
+    const pause = { off_cause: 'crash', restart_not_before: now + 1000 } as const
+    expect(plan('running', { ...pause, off_generation: 4 })).toEqual({ kind: 'start' })
+    // the clock was set back
+    const early = { ...pause, off_generation: 5, restart_not_before: now + 3_600_000 }
+    expect(plan('running', early)).toEqual({ kind: 'start' })
   })
 
   test('does not wait for anything but a crash', () => {

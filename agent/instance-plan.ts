@@ -11,6 +11,8 @@ export interface InstanceSituation {
   /** The host has given up under this generation, or null. */
   failed_generation: number | null
   restart_not_before: number
+  /** Longest that a restart may have to wait; more than that means that the clock was set back. */
+  longest_pause_ms: number
 }
 
 /**
@@ -22,7 +24,7 @@ export interface InstanceSituation {
  * |---------|---------------------------------------------|--------------------------|--------------------|
  * | running | start; nothing when the guest went off      | reboot when asked, else  | quit               |
  * |         | under this intent or the host has given up; | nothing                  |                    |
- * |         | wait after a crash                          |                          |                    |
+ * |         | wait after a crash under this intent        |                          |                    |
  * | stopped | nothing                                     | shut down                | quit               |
  * | deleted | remove                                      | shut down                | quit               |
  */
@@ -63,7 +65,10 @@ function planRunning(desired: DesiredInstance, seen: InstanceSituation): Instanc
 function planAbsent(desired: DesiredInstance, seen: InstanceSituation, nowMs: number): InstanceAction {
   if (seen.failed_generation === desired.generation) return { kind: 'none' }
   if (seen.off_cause === 'guest' && seen.off_generation === desired.generation) return { kind: 'none' }
-  if (seen.off_cause === 'crash' && nowMs < seen.restart_not_before) {
+  // whoever asks for a start after the crash does not wait for the pause that the crash brought
+  const pauses = seen.off_cause === 'crash' && seen.off_generation === desired.generation
+  const leftMs = seen.restart_not_before - nowMs
+  if (pauses && leftMs > 0 && leftMs <= seen.longest_pause_ms) {
     return { kind: 'wait', untilMs: seen.restart_not_before }
   }
   return { kind: 'start' }

@@ -46,6 +46,8 @@ export class InstanceProgress {
   /** A start begins. A fresh boot is what every reboot that was asked for until now wanted. */
   starting(reboots: number): void {
     const record = this.#record
+    const afterCrash = record.off_cause === 'crash' && record.off_generation === record.seen_generation
+    if (!afterCrash) record.quick_deaths = 0 // somebody asked for this one: the row is over
     record.power = 'starting'
     record.off_cause = ''
     record.reboots = reboots
@@ -131,6 +133,12 @@ export class InstanceProgress {
     }
     this.save()
     return true
+  }
+
+  /** The VMM is gone with the host it ran on, and is still wanted. */
+  hostRestarted(): void {
+    this.#record.failure = null
+    this.off('host', { reason: 'host_restarted', message: 'The host was restarted.' })
   }
 
   /** The VMM is gone without having been asked to go, and is still wanted. */

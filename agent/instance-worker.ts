@@ -175,11 +175,20 @@ export class InstanceWorker {
       }
       return
     }
-    if (record.power === 'running') {
-      if (record.host_boot_id === driver.hostBootId) this.#progress.crashed()
-      else this.#progress.off('host')
+    const sameBoot = record.host_boot_id === driver.hostBootId
+    if (record.power === 'running') this.#lost(sameBoot ? 'crash' : 'host')
+    else if (record.power !== 'off') this.#progress.off('host')
+    // neither the pause after a crash nor what the host could not do outlasts a restart of the host
+    else if (record.host_boot_id !== '' && !sameBoot && (record.off_cause === 'crash' || record.failure !== null)) {
+      this.#lost('host')
     }
-    if (record.power === 'starting' || record.power === 'shutting_down') this.#progress.off('host')
+  }
+
+  /** The VMM is gone. That is no crash of an instance that is to go off anyway. */
+  #lost(cause: 'crash' | 'host'): void {
+    if (this.#intent.instance.power !== 'running') this.#progress.off('host')
+    else if (cause === 'crash') this.#progress.crashed()
+    else this.#progress.hostRestarted()
   }
 
   /** Take in what the VMM did since the last look. */
@@ -192,11 +201,12 @@ export class InstanceWorker {
     if (vmm === null || !vmm.exited() || vmm.guestState() === 'off' || record.power === 'shutting_down') return
     this.#vmm = null
     this.#log.error('the VMM ended unexpectedly')
-    this.#progress.crashed()
+    this.#lost('crash')
   }
 
   #situation() {
     const { record } = this
+    const { crash } = this.#env.settings
     return {
       vmm: this.#vmmSituation(),
       removed: record.power === 'absent',
@@ -205,6 +215,7 @@ export class InstanceWorker {
       reboots: record.reboots,
       failed_generation: record.failure === null ? null : record.seen_generation,
       restart_not_before: record.restart_not_before,
+      longest_pause_ms: crash.firstPauseMs * 2 ** crash.maxQuickDeaths,
     } as const
   }
 

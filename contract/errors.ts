@@ -63,6 +63,8 @@ export const failureCatalogue = {
   network_failed: 'The network of the instance could not be set up. See the agent log on the host.',
   vmm_start_failed: 'QEMU could not be started. See qemu.log of the instance on the host.',
   vmm_crashed: 'QEMU ended unexpectedly; it is started again with growing pauses.',
+  host_restarted: 'The host was restarted; what should run is started again.',
+  powered_off: 'The instance is off. `start` boots it again.',
   crash_loop: 'QEMU ended soon after its start too often. See the console log; `start` tries again.',
   guest_shutdown: 'The guest powered itself off. `start` boots it again.',
   user_data_failed: 'The first-boot script ended with an error; the message carries the end of its output.',

@@ -70,6 +70,11 @@ export class SimulatedHost implements HostDriver {
     this.#faults.set(point, [...(this.#faults.get(point) ?? []), ...errors])
   }
 
+  /** Failures of a point that have not come yet. */
+  pendingFaults(point: FaultPoint): number {
+    return this.#faults.get(point)?.length ?? 0
+  }
+
   /** Hold every call at a point until the function that is given is called; calls that hang are deaf to their signal. */
   hold(point: FaultPoint, { deaf = false } = {}): () => void {
     const { promise, resolve } = Promise.withResolvers<void>()

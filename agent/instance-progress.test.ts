@@ -1,0 +1,63 @@
+import { describe, expect, test } from 'vitest'
+import { defaultAgentSettings } from './config.ts'
+import { InstanceProgress } from './instance-progress.ts'
+import { newRecord } from './instance-record.ts'
+
+/** A record with a clock that is moved by hand. */
+function startProgress() {
+  const clock = { ms: 1_000_000 }
+  const record = newRecord('inst-00000000000000000000', 0, 'vpc-a')
+  const progress = new InstanceProgress(
+    record,
+    defaultAgentSettings.crash,
+    () => clock.ms,
+    () => {},
+  )
+  /** One life of a VMM that ends by itself; gives the pause before the next, in milliseconds. */
+  const dieAfter = (livedMs: number) => {
+    progress.starting(0)
+    progress.cpusRun(clock.ms)
+    clock.ms += livedMs
+    progress.crashed()
+    return record.restart_not_before - clock.ms
+  }
+  return { record, progress, dieAfter }
+}
+
+describe('crashes', () => {
+  test('that come quickly double the pause, and the fifth is the last', () => {
+    const { record, dieAfter } = startProgress()
+    expect([dieAfter(10), dieAfter(10), dieAfter(10), dieAfter(59_999)]).toEqual([1000, 2000, 4000, 8000])
+    expect(record.failure).toBeNull()
+    dieAfter(10)
+    expect(record).toMatchObject({ restarts: 5, failure: { code: 'crash_loop', retryable: true } })
+  })
+
+  test('after a minute of life begin the row anew', () => {
+    const { record, dieAfter } = startProgress()
+    for (let death = 0; death < 4; death++) dieAfter(10)
+    expect(dieAfter(60_000)).toBe(1000)
+    expect(dieAfter(10)).toBe(1000)
+    expect(record).toMatchObject({ restarts: 6, failure: null })
+  })
+
+  test('before a start that somebody asked for are no part of the row', () => {
+    const { record, progress, dieAfter } = startProgress()
+    progress.see(1)
+    for (let death = 0; death < 4; death++) dieAfter(10)
+    progress.see(2)
+    expect(dieAfter(10)).toBe(1000)
+    expect(record).toMatchObject({ restarts: 5, failure: null })
+  })
+})
+
+describe('a step that is resumed', () => {
+  test('counts on while it has not succeeded, and begins anew after that', () => {
+    const { record, progress } = startProgress()
+    progress.endStep(progress.resumeStep('shutdown'), 'failed')
+    expect(progress.resumeStep('shutdown')).toMatchObject({ attempt: 2, status: 'running', finished_at: null })
+    progress.endStep(progress.resumeStep('shutdown'), 'succeeded')
+    expect(progress.resumeStep('shutdown').attempt).toBe(1)
+    expect(record.steps).toHaveLength(1)
+  })
+})
