@@ -42,7 +42,8 @@ describe('deletion in every state', () => {
       { id: 'debian-12', title: 'recipe only', recipe: 'debian-12', ...common },
     ]
     await writeFile(catalogue, stringify(images))
-    dev = await DevProcess.open({ flags: ['--image-catalogue', catalogue, '--allow-private-image-sources'] })
+    const flags = ['--image-catalogue', catalogue, '--allow-private-image-sources', '--step-deadlines', 'image=6']
+    dev = await DevProcess.open({ flags })
     before = await hostSnapshot(dev)
   })
 
@@ -109,6 +110,16 @@ describe('deletion in every state', () => {
     await dev.end('SIGKILL')
     await dev.start()
     await expectGone(id)
+  })
+
+  test('an image that does not come in time ends the create with the cause', async () => {
+    const id = await dev.create({ image: 'stalling' })
+    const instance = await dev.reach(id, 'terminated')
+    expect(instance.status.reason).toBe('image_deadline_exceeded')
+    const operation = await dev.operation(instance.operation_id)
+    expect(operation).toMatchObject({ status: 'failed', error: { code: 'image_deadline_exceeded' } })
+    expect(operation.error?.message).toContain('The step image did not end within 6 s')
+    expect(await hostSnapshot(dev)).toEqual(before)
   })
 
   test('an image that is not built ends the create with the command that builds it', async () => {
