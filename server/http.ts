@@ -3,6 +3,7 @@ import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { errorCatalogue } from '@berth/contract/errors.ts'
 import type { Problem } from '@berth/contract/problem.ts'
+import { strict } from '@berth/contract/schema.ts'
 import swagger from '@fastify/swagger'
 import Fastify, {
   type ConnectionError,
@@ -11,11 +12,21 @@ import Fastify, {
   type FastifyInstance,
   type FastifyReply,
   type FastifyRequest,
+  type RouteOptions,
 } from 'fastify'
 import type { Logger } from 'pino'
+import Type from 'typebox'
 import { ApiError } from './api-error.ts'
+import { openapiOptions } from './openapi.ts'
 import { isStorageFull, isStorageUnavailable } from './store/engine.ts'
 import { requestError, useStrictValidation } from './validation.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Whether a request without a body is as good as one with an empty object. */
+    optionalBody?: boolean
+  }
+}
 
 /** Largest body, bytes. The largest useful one carries 64 KiB of user data. */
 const bodyLimitBytes = 1024 * 1024
@@ -38,6 +49,10 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
   useStrictValidation(app, named)
   for (const schema of named) app.addSchema(schema)
   acceptOnlyJson(app)
+  app.addHook('onRoute', refuseUnknownQueries)
+  app.addHook('preValidation', async (request) => {
+    if (request.routeOptions.config.optionalBody === true) request.body ??= {}
+  })
   app.setErrorHandler((error: FastifyError, request, reply) => sendError(error, request, reply))
   app.setNotFoundHandler((request, reply) => {
     return sendError(
@@ -50,24 +65,13 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
     reply.header('x-request-id', request.id)
     refuseForeignPages(request)
   })
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: {
-        title: 'Berth',
-        version: '1.0.0',
-        description: 'A compute cloud for your own machines.',
-        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
-      },
-      servers: [{ url: 'http://127.0.0.1:7480' }],
-      security: [{}],
-    },
-    refResolver: {
-      buildLocalReference: (json, _base, _fragment, index) =>
-        typeof json.$id === 'string' ? json.$id : `def-${index}`,
-    },
-  })
+  await app.register(swagger, openapiOptions(named))
   return app
+}
+
+/** A route that names no query parameter has none: a misspelt one must not be taken for a request without it. */
+function refuseUnknownQueries(route: RouteOptions): void {
+  if (route.schema !== undefined && route.schema.hide !== true) route.schema.querystring ??= Type.Object({}, strict)
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
@@ -129,10 +133,12 @@ function answerUnreadable(error: ConnectionError, socket: Socket): void {
   const known = tooLarge
     ? new ApiError('header_too_large', 'The request line and headers are too large.')
     : new ApiError('invalid_request', 'This is not a valid HTTP request.')
-  const body = JSON.stringify(problemDocument(known, newRequestId()))
+  const requestId = newRequestId()
+  const body = JSON.stringify(problemDocument(known, requestId))
   const head = [
     `HTTP/1.1 ${known.status} ${STATUS_CODES[known.status]}`,
     'content-type: application/problem+json',
+    `x-request-id: ${requestId}`,
     `content-length: ${Buffer.byteLength(body)}`,
     'connection: close',
   ]
@@ -183,5 +189,8 @@ function toApiError(error: unknown): ApiError {
       return new ApiError('invalid_json', error.message)
   }
   if (statusCode === 414) return new ApiError('uri_too_long', 'The URI is too long.')
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+    return new ApiError('invalid_request', shorten(error.message), { cause: error })
+  }
   return new ApiError('internal', 'The server failed; its log has the cause under this request id.', { cause: error })
 }

@@ -97,6 +97,10 @@ describe('paths', () => {
   })
 })
 
+test('a method that needs a content type and has none is 400', async () => {
+  await expectProblem('QUERY', '/v1/instances', 400, 'invalid_request')
+})
+
 describe('queries', () => {
   test.each([
     'limit=0',
@@ -134,6 +138,14 @@ describe('queries', () => {
     'wait=5',
   ])('a read with ?%s is 400', async (query) => {
     await expectProblem('GET', `/v1/instances/${existing}?${query}`, 400, 'invalid_query')
+  })
+
+  test('a query for a route that has none is 400, and nothing happens', async () => {
+    const body = { spec: { type: 'micro', image: 'micro' } }
+    await expectProblem('POST', '/v1/instances?dryrun=true', 400, 'invalid_query', body)
+    await expectProblem('GET', '/v1/vpcs?limits=1', 400, 'invalid_query')
+    await expectProblem('DELETE', '/v1/vpcs/vpc-none?force=true', 400, 'invalid_query')
+    expect(await stack.list()).toHaveLength(1)
   })
 
   test('so are those of the other routes', async () => {
@@ -254,6 +266,8 @@ describe('requests that are hardly HTTP', () => {
   test('nonsense is answered with 400 and a problem document', async () => {
     const answer = await raw('NONSENSE\r\n\r\n')
     expect(answer).toMatch(/^HTTP\/1\.1 400 /)
+    const [, id] = answer.match(/^x-request-id: (req-[0-9a-f]{20})\r$/m) ?? []
+    expect(answer).toContain(`"request_id":"${id}"`)
     expect(answer).toMatch(/content-type: application\/problem\+json/i)
   })
 

@@ -22,6 +22,7 @@ try {
   writeFileSync(openapi, await renderOpenapi())
   execFileSync(process.execPath, [join(root, 'sdk/node_modules/openapi-typescript/bin/cli.js'), openapi, '-o', types], {
     stdio: ['ignore', 'ignore', 'inherit'],
+    cwd: work, // it would read redocly.yaml of the root, which is for a newer linter than the one in it
   })
   const errors = join(work, 'errors.md')
   writeFileSync(errors, renderErrorCatalogue())

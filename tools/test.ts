@@ -18,6 +18,7 @@ try {
   check('types', ['tsc', '--noEmit'])
   check('unused code', ['knip', '--no-config-hints'])
   check('generated files', ['node', 'tools/gen.ts', '--check'])
+  check('OpenAPI document', ['redocly', 'lint', 'openapi.json'])
   run('unit and system tests', [process.execPath, vitest, 'run'])
   const reason = await cannotRunMachines()
   if (reason === null) {

@@ -28,6 +28,7 @@ import { answerPage, withLabels } from './list-page.ts'
 import { answerPost, postProblems } from './posts.ts'
 import { problems } from './problems.ts'
 import { patchProblems } from './resource-routes.ts'
+import { BerthWait, withHeaders } from './response-headers.ts'
 
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 const tags = ['instances']
@@ -88,7 +89,10 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         tags,
         params: Params,
         querystring: InstanceGetQuery,
-        response: { 200: ref(Instance), ...problems('invalid_path', 'not_found') },
+        response: {
+          200: withHeaders(ref(Instance), { 'berth-wait': BerthWait }),
+          ...problems('not_found'),
+        },
       },
     },
     async (request, reply) => {
@@ -142,9 +146,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
     api.post(
       `/v1/instances/:id/${action}`,
       {
-        preValidation: async (request) => {
-          request.body ??= {} // the body of an action may be absent or empty
-        },
+        config: { optionalBody: true },
         schema: {
           operationId: `${action}Instance`,
           summary: `${action.charAt(0).toUpperCase()}${action.slice(1)} an instance`,
