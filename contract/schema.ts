@@ -21,7 +21,10 @@ export function oneOf<const T extends string>(values: readonly T[], options: { d
 export const Timestamp = Type.String({ format: 'date-time' })
 
 /** RFC 3339 UTC, or "" while it is not known. */
-export const TimestampOrEmpty = Type.String({ maxLength: 40, description: 'RFC 3339 UTC, "" while unknown' })
+export const TimestampOrEmpty = Type.String({
+  pattern: '^(\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d{3})?Z)?$',
+  description: 'RFC 3339 UTC, "" while unknown',
+})
 
 /** A person's name for a resource: an RFC 1123 label. Not unique. */
 export const Name = Type.String({

@@ -24,6 +24,7 @@ import { type RunningServer, startServer } from '@berth/server/main.ts'
 import SqliteDatabase from 'better-sqlite3'
 import { pino } from 'pino'
 import { loadInstanceTypes } from '../bin/catalogues.ts'
+import { checkResponse } from './openapi-responses.ts'
 
 /** `micro` fits on any disk, `ubuntu-22.04` needs 10 GiB. */
 export const testImages: readonly CatalogueImage[] = [
@@ -208,7 +209,10 @@ export class Stack {
     await this.#server?.ensureExamples(testPublicKey)
   }
 
-  /** One request. A string or buffer is sent as it is, anything else as JSON; `path` goes out untouched. */
+  /**
+   * One request. A string or buffer is sent as it is, anything else as JSON; `path` goes out untouched. Throws when
+   * openapi.json does not allow the answer.
+   */
   api<T = Problem>(method: string, path: string, body?: unknown, headers: RequestHeaders = {}): Promise<Answer<T>> {
     const payload = payloadOf(body)
     const all: Record<string, string | number | null> = {
@@ -225,9 +229,15 @@ export class Stack {
         incoming.on('error', reject)
         incoming.on('end', () => {
           const text = Buffer.concat(chunks).toString()
-          const json = /json/.test(incoming.headers['content-type'] ?? '') && text !== ''
-          const parsed: T = JSON.parse(json ? text : '{}')
-          resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, body: parsed, text })
+          const received = { status: incoming.statusCode ?? 0, headers: incoming.headers, text }
+          try {
+            checkResponse(method, path, received)
+            const json = /json/.test(incoming.headers['content-type'] ?? '') && text !== ''
+            const parsed: T = JSON.parse(json ? text : '{}')
+            resolve({ ...received, body: parsed })
+          } catch (error) {
+            reject(error)
+          }
         })
       })
       outgoing.on('error', reject)
