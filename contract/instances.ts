@@ -40,6 +40,7 @@ const SshKeyRef = Type.String({ pattern: chosenIdPattern('key') })
 const UserData = Type.String({
   maxLength: userDataMaxCharacters,
   description: 'base64 (RFC 4648) of a cloud-init document or a #! script, at most 64 KiB decoded',
+  examples: ['IyEvYmluL2Jhc2gKYXB0IHVwZGF0ZQ=='],
 })
 
 export const InstanceSpecInput = Type.Object(

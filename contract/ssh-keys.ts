@@ -5,7 +5,12 @@ import { Metadata, MetadataInput, MetadataPatch, named, pageOf, ref, strict } fr
 const SshKeyId = Type.String({ pattern: chosenIdPattern('key') })
 
 /** Longest public key line accepted; RSA with 16,384 bits has about 2,800 characters. */
-const PublicKey = Type.String({ minLength: 1, maxLength: 4096, description: 'One line as in id_ed25519.pub' })
+const PublicKey = Type.String({
+  minLength: 1,
+  maxLength: 4096,
+  description: 'One line as in id_ed25519.pub',
+  examples: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop'],
+})
 
 export const SshKeyCreate = named(
   'SshKeyCreate',

@@ -3,7 +3,11 @@ import { chosenIdPattern } from './ids.ts'
 import { Metadata, MetadataInput, MetadataPatch, named, pageOf, ref, strict } from './schema.ts'
 
 const VpcId = Type.String({ pattern: chosenIdPattern('vpc') })
-export const Cidr = Type.String({ maxLength: 18, description: 'IPv4 network in CIDR notation, 10.0.0.0/16' })
+export const Cidr = Type.String({
+  maxLength: 18,
+  description: 'IPv4 network in CIDR notation',
+  examples: ['10.0.0.0/16', '10.0.2.0/24', '10.64.32.0/20', '192.168.7.0/24'],
+})
 
 export const VpcCreate = named(
   'VpcCreate',

@@ -569,7 +569,10 @@ export interface components {
                 subnet_id?: string;
                 security_groups?: string[];
                 ssh_key_ids?: string[];
-                /** @description base64 (RFC 4648) of a cloud-init document or a #! script, at most 64 KiB decoded */
+                /**
+                 * @description base64 (RFC 4648) of a cloud-init document or a #! script, at most 64 KiB decoded
+                 * @example IyEvYmluL2Jhc2gKYXB0IHVwZGF0ZQ==
+                 */
                 user_data?: string;
             };
             /**
@@ -667,7 +670,10 @@ export interface components {
             subnet_id: string;
             security_groups: string[];
             ssh_key_ids: string[];
-            /** @description base64 (RFC 4648) of a cloud-init document or a #! script, at most 64 KiB decoded */
+            /**
+             * @description base64 (RFC 4648) of a cloud-init document or a #! script, at most 64 KiB decoded
+             * @example IyEvYmluL2Jhc2gKYXB0IHVwZGF0ZQ==
+             */
             user_data: string;
         };
         PowerActionBody: {
@@ -773,7 +779,10 @@ export interface components {
             id: string;
             metadata: components["schemas"]["Metadata"];
             spec: {
-                /** @description One line as in id_ed25519.pub */
+                /**
+                 * @description One line as in id_ed25519.pub
+                 * @example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop
+                 */
                 public_key: string;
             };
             status: {
@@ -792,7 +801,10 @@ export interface components {
                 };
             };
             spec: {
-                /** @description One line as in id_ed25519.pub */
+                /**
+                 * @description One line as in id_ed25519.pub
+                 * @example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop
+                 */
                 public_key: string;
             };
         };
@@ -814,7 +826,13 @@ export interface components {
             id: string;
             metadata: components["schemas"]["Metadata"];
             spec: {
-                /** @description IPv4 network in CIDR notation, 10.0.0.0/16 */
+                /**
+                 * @description IPv4 network in CIDR notation
+                 * @example 10.0.0.0/16
+                 * @example 10.0.2.0/24
+                 * @example 10.64.32.0/20
+                 * @example 192.168.7.0/24
+                 */
                 cidr: string;
             };
             status: {
@@ -833,7 +851,13 @@ export interface components {
                 };
             };
             spec: {
-                /** @description IPv4 network in CIDR notation, 10.0.0.0/16 */
+                /**
+                 * @description IPv4 network in CIDR notation
+                 * @example 10.0.0.0/16
+                 * @example 10.0.2.0/24
+                 * @example 10.64.32.0/20
+                 * @example 192.168.7.0/24
+                 */
                 cidr: string;
             };
         };
@@ -856,7 +880,13 @@ export interface components {
             metadata: components["schemas"]["Metadata"];
             spec: {
                 vpc_id: string;
-                /** @description IPv4 network in CIDR notation, 10.0.0.0/16 */
+                /**
+                 * @description IPv4 network in CIDR notation
+                 * @example 10.0.0.0/16
+                 * @example 10.0.2.0/24
+                 * @example 10.64.32.0/20
+                 * @example 192.168.7.0/24
+                 */
                 cidr: string;
             };
             status: {
@@ -876,7 +906,13 @@ export interface components {
             };
             spec: {
                 vpc_id: string;
-                /** @description IPv4 network in CIDR notation, 10.0.0.0/16 */
+                /**
+                 * @description IPv4 network in CIDR notation
+                 * @example 10.0.0.0/16
+                 * @example 10.0.2.0/24
+                 * @example 10.64.32.0/20
+                 * @example 192.168.7.0/24
+                 */
                 cidr: string;
             };
         };

@@ -46,6 +46,8 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
     forceCloseConnections: true,
     clientErrorHandler: answerUnreadable,
   })
+  // Node would answer 417 without a body to an Expect it does not know; it may be ignored (RFC 9110, 10.1.1)
+  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   useStrictValidation(app, named)
   for (const schema of named) app.addSchema(schema)
   acceptOnlyJson(app)

@@ -101,6 +101,11 @@ test('a method that needs a content type and has none is 400', async () => {
   await expectProblem('QUERY', '/v1/instances', 400, 'invalid_request')
 })
 
+test('an Expect that is not known is ignored', async () => {
+  const answer = await stack.api('GET', '/healthz', undefined, { expect: 'nonsense' })
+  expect(answer.status).toBe(200)
+})
+
 describe('queries', () => {
   test.each([
     'limit=0',

@@ -19,10 +19,12 @@ const problem = {
   errors: [],
 }
 
+const sent = { date: 'Thu, 01 Jan 2026 00:00:00 GMT', 'x-request-id': requestId }
+
 function answer(status: number, body: object | string, headers: Record<string, string> = {}): ReceivedResponse {
   const type = status < 400 ? 'application/json; charset=utf-8' : 'application/problem+json'
   const text = typeof body === 'string' ? body : JSON.stringify(body)
-  return { status, headers: { 'content-type': type, 'x-request-id': requestId, ...headers }, text }
+  return { status, headers: { ...sent, 'content-type': type, ...headers }, text }
 }
 
 const created = { location: `/v1/vpcs/${id}` }
@@ -31,13 +33,15 @@ test.each<[string, string, string, ReceivedResponse]>([
   ['a path whose letters are encoded', 'GET', '/v1/v%70cs/x?', answer(404, problem)],
   ['what was created', 'POST', '/v1/vpcs', answer(201, vpc, created)],
   ['an error of the route', 'GET', `/v1/vpcs/${id}`, answer(404, problem)],
-  ['no body', 'DELETE', `/v1/vpcs/${id}`, { status: 204, headers: { 'x-request-id': requestId }, text: '' }],
+  ['no body', 'DELETE', `/v1/vpcs/${id}`, { status: 204, headers: sent, text: '' }],
   ['the head of a document', 'HEAD', `/v1/vpcs/${id}`, answer(200, '')],
   ['a route that does not exist', 'GET', '/v1/nothing', answer(404, { ...problem, code: 'route_not_found' })],
 ])('%s is allowed', (_name, method, path, response) => {
   expect(() => checkResponse(method, path, response)).not.toThrow()
 })
 
+const noDate = answer(404, problem)
+delete noDate.headers.date
 const noRequestId = answer(200, vpc)
 delete noRequestId.headers['x-request-id']
 test.each<[string, string, string, ReceivedResponse, RegExp]>([
@@ -65,6 +69,7 @@ test.each<[string, string, string, ReceivedResponse, RegExp]>([
   ['a missing header', 'POST', '/v1/vpcs', answer(201, vpc), /without the header location/],
   ['a missing request id', 'GET', `/v1/vpcs/${id}`, noRequestId, /without the header x-request-id/],
   ['a wrong header', 'POST', '/v1/vpcs', answer(201, vpc, { location: 'x' }), /header location breaks/],
+  ['an error without a date', 'GET', `/v1/vpcs/${id}`, noDate, /only a parser/],
   ['a body with a 204', 'DELETE', `/v1/vpcs/${id}`, answer(204, '{}'), /should not have/],
   ['an answer of a path that is not listed', 'GET', '/v1/secrets', answer(200, {}), /no such path and method/],
   ['one of a method that is not listed', 'PUT', '/v1/vpcs', answer(404, problem), /not_found, where openapi.json/],

@@ -6,7 +6,7 @@ import { namedSchemas, type Operation, operations, type Response, type Schema } 
 
 /*
  * Whether an answer is one that openapi.json promises: status, content type, headers and body. What Node's parser
- * answers by itself to what is not HTTP is outside of the document, and never comes here.
+ * answers by itself to what is not HTTP is outside of the document; it must be a problem document all the same.
  */
 
 /** One answer of a server, whole. */
@@ -30,6 +30,9 @@ const codesOutside = [
   'body_too_large',
   'unsupported_media_type',
 ]
+
+/** What is answered before there is a request: Node's parser gave up. Such an answer has no Date. */
+const parserCodes = ['invalid_request', 'header_too_large']
 
 /** Headers that belong to the connection, the representation or the browser, not to the API. */
 const plainHeaders = [
@@ -78,6 +81,7 @@ export function checkResponse(method: string, path: string, response: ReceivedRe
 }
 
 function findFault(method: string, path: string, response: ReceivedResponse): string | null {
+  if (response.headers.date === undefined) return parserFault(response)
   const decoded = decodePath(path)
   if (decoded !== null && hiddenPaths.test(decoded)) return hiddenFault(method, decoded, response)
   const operation = decoded === null ? undefined : findOperation(method, decoded)
@@ -120,6 +124,13 @@ function outsideFault(response: ReceivedResponse): string | null {
   if (fault !== null) return `where openapi.json has no such path and method; ${fault}`
   const { code } = JSON.parse(response.text)
   return codesOutside.includes(code) ? null : `${code}, where openapi.json has no such path and method`
+}
+
+function parserFault(response: ReceivedResponse): string | null {
+  const fault = problemFault(response)
+  if (fault !== null) return `by the parser; ${fault}`
+  const { code } = JSON.parse(response.text)
+  return parserCodes.includes(code) ? null : `${code}, but only a parser leaves out Date`
 }
 
 function hiddenFault(method: string, path: string, response: ReceivedResponse): string | null {

@@ -213,7 +213,13 @@ export class Stack {
    * One request. A string or buffer is sent as it is, anything else as JSON; `path` goes out untouched. Throws when
    * openapi.json does not allow the answer.
    */
-  api<T = Problem>(method: string, path: string, body?: unknown, headers: RequestHeaders = {}): Promise<Answer<T>> {
+  api<T = Problem>(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers: RequestHeaders = {},
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Answer<T>> {
     const payload = payloadOf(body)
     const all: Record<string, string | number | null> = {
       connection: 'close',
@@ -223,7 +229,8 @@ export class Stack {
     const sent: OutgoingHttpHeaders = {}
     for (const [name, value] of Object.entries(all)) if (value !== null) sent[name] = value
     return new Promise((resolve, reject) => {
-      const outgoing = request({ host: '127.0.0.1', port: this.#port, method, path, headers: sent }, (incoming) => {
+      const target = { host: '127.0.0.1', port: this.#port, method, path, headers: sent, ...options }
+      const outgoing = request(target, (incoming) => {
         const chunks: Buffer[] = []
         incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
         incoming.on('error', reject)
