@@ -47,6 +47,7 @@ export const Labels = Type.Record(
     additionalProperties: false,
     maxProperties: maxLabels,
     description: 'At most 64; keys and values of [A-Za-z0-9._/-]',
+    examples: [{ env: 'production', team: 'platform' }],
   },
 )
 

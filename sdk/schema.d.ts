@@ -550,7 +550,13 @@ export interface components {
             metadata?: {
                 /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
                 name?: string;
-                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
                 labels?: {
                     [key: string]: string;
                 };
@@ -604,7 +610,13 @@ export interface components {
             metadata: {
                 /** @description "" when none was given: it would be the id */
                 name: string;
-                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
                 labels: {
                     [key: string]: string;
                 };
@@ -742,7 +754,13 @@ export interface components {
             metadata: {
                 /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
                 name: string;
-                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
                 labels: {
                     [key: string]: string;
                 };
@@ -795,7 +813,13 @@ export interface components {
             metadata?: {
                 /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
                 name?: string;
-                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
                 labels?: {
                     [key: string]: string;
                 };
@@ -845,7 +869,13 @@ export interface components {
             metadata?: {
                 /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
                 name?: string;
-                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
                 labels?: {
                     [key: string]: string;
                 };
@@ -899,7 +929,13 @@ export interface components {
             metadata?: {
                 /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
                 name?: string;
-                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
                 labels?: {
                     [key: string]: string;
                 };
@@ -946,7 +982,13 @@ export interface components {
             metadata?: {
                 /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
                 name?: string;
-                /** @description At most 64; keys and values of [A-Za-z0-9._/-] */
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
                 labels?: {
                     [key: string]: string;
                 };

@@ -16,6 +16,7 @@ import type { HostCredential } from '../config.ts'
 import type { Context } from '../context.ts'
 import { buildHttp } from '../http.ts'
 import { agentRoutes } from './agent.ts'
+import { docsRoutes } from './docs.ts'
 import { eventRoutes } from './events.ts'
 import { healthRoutes } from './health.ts'
 import { hostRoutes } from './hosts.ts'
@@ -45,6 +46,7 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   agentRoutes(api, ctx, credentials)
   healthRoutes(api, ctx)
   api.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  docsRoutes(api)
   await app.ready()
   return app
 }
