@@ -53,7 +53,8 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
   acceptOnlyJson(app)
   app.addHook('onRoute', refuseUnknownQueries)
   app.addHook('preValidation', async (request) => {
-    if (request.routeOptions.config.optionalBody === true) request.body ??= {}
+    // `null` is a body, and not one of the schema
+    if (request.routeOptions.config.optionalBody === true && request.body === undefined) request.body = {}
   })
   app.setErrorHandler((error: FastifyError, request, reply) => sendError(error, request, reply))
   app.setNotFoundHandler((request, reply) => {

@@ -187,6 +187,7 @@ describe('bodies of actions', () => {
     ['stop', [], ''],
     ['start', [], ''],
     ['reboot', '"now"', ''],
+    ['stop', 'null', ''],
   ])('%s with %j is 422', async (action, body, pointer) => {
     const answer = await expectProblem('POST', `/v1/instances/${existing}/${action}`, 422, 'validation_failed', body)
     expect(answer.body.errors.map((error) => error.pointer)).toEqual([pointer])

@@ -31,11 +31,13 @@ export function streams(operation: Operation): boolean {
   return Object.values(operation.responses).some(({ content }) => content?.['text/event-stream'] !== undefined)
 }
 
-/** Whether a request of this operation may be held by the server: a read that takes a number, like that of seconds. */
+/** Whether a request of this operation may be held by the server: a read with a parameter that counts seconds. */
 export function mayBeHeld(operation: Operation): boolean {
   return (
     operation.method === 'get' &&
-    operation.parameters.some((parameter) => parameter.in === 'query' && parameter.schema.type === 'integer')
+    operation.parameters.some(
+      (parameter) => parameter.in === 'query' && /\bseconds?\b/i.test(parameter.description ?? ''),
+    )
   )
 }
 
