@@ -1358,6 +1358,8 @@ export interface components {
         "x-request-id": string;
         /** @description Seconds after which trying again makes sense */
         "retry-after": string;
+        /** @description The answer is the one of an earlier request with the same Idempotency-Key */
+        "idempotency-replayed": "true";
         /** @description Path of what was created */
         location: string;
     };
@@ -1426,6 +1428,7 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1437,6 +1440,7 @@ export interface operations {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
                     location: components["headers"]["location"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1472,6 +1476,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     /** @description Only with wait_for: how the wait ended; impossible when it cannot come any more */
                     "berth-wait"?: "reached" | "timed-out" | "impossible";
                     [name: string]: unknown;
@@ -1537,6 +1543,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["InstancePatch"];
+                "application/merge-patch+json": components["schemas"]["InstancePatch"];
             };
         };
         responses: {
@@ -1544,6 +1551,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1585,6 +1594,7 @@ export interface operations {
             202: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1625,6 +1635,7 @@ export interface operations {
             202: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1665,6 +1676,7 @@ export interface operations {
             202: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1827,6 +1839,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1887,6 +1901,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1956,6 +1972,7 @@ export interface operations {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
                     location: components["headers"]["location"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1988,6 +2005,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2047,6 +2066,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["SshKeyPatch"];
+                "application/merge-patch+json": components["schemas"]["SshKeyPatch"];
             };
         };
         responses: {
@@ -2054,6 +2074,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2127,6 +2149,7 @@ export interface operations {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
                     location: components["headers"]["location"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2159,6 +2182,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2218,6 +2243,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["VpcPatch"];
+                "application/merge-patch+json": components["schemas"]["VpcPatch"];
             };
         };
         responses: {
@@ -2225,6 +2251,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2299,6 +2327,7 @@ export interface operations {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
                     location: components["headers"]["location"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2331,6 +2360,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2390,6 +2421,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["SubnetPatch"];
+                "application/merge-patch+json": components["schemas"]["SubnetPatch"];
             };
         };
         responses: {
@@ -2397,6 +2429,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2470,6 +2504,7 @@ export interface operations {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
                     location: components["headers"]["location"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2502,6 +2537,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2561,6 +2598,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["SecurityGroupPatch"];
+                "application/merge-patch+json": components["schemas"]["SecurityGroupPatch"];
             };
         };
         responses: {
@@ -2568,6 +2606,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2635,6 +2675,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2664,6 +2706,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["HostPatch"];
+                "application/merge-patch+json": components["schemas"]["HostPatch"];
             };
         };
         responses: {
@@ -2671,6 +2714,8 @@ export interface operations {
             200: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
                     [name: string]: unknown;
                 };
                 content: {

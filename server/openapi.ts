@@ -45,6 +45,10 @@ const headers = {
     required: true,
     schema: { type: 'string', pattern: '^[0-9]+$' },
   },
+  'idempotency-replayed': {
+    description: 'The answer is the one of an earlier request with the same Idempotency-Key',
+    schema: { type: 'string', const: 'true' },
+  },
   location: {
     description: 'Path of what was created',
     required: true,
@@ -73,6 +77,8 @@ interface Operation {
 interface RouteFacts {
   codes: readonly ErrorCode[]
   optionalBody: boolean
+  /** Whether it takes an Idempotency-Key. */
+  replayable: boolean
 }
 
 /** Options of @fastify/swagger that render the document with these schemas of the contract as its components. */
@@ -99,8 +105,11 @@ export function openapiOptions(named: readonly object[]): FastifyDynamicSwaggerO
       facts.set(operationIdOf(schema, route), {
         codes: [...declaredCodes(schema.response), ...frameworkCodes(route.method, schema)],
         optionalBody: route.config?.optionalBody === true,
+        replayable: Reflect.has(Object(Object(schema.headers).properties), 'idempotency-key'),
       })
-      return { schema: { ...schema, response: successes(schema.response) }, url }
+      const consumes =
+        route.method === 'PATCH' ? ['application/json', 'application/merge-patch+json'] : ['application/json']
+      return { schema: { consumes, ...schema, response: successes(schema.response) }, url }
     },
     transformObject: (rendered) => {
       if (!('openapiObject' in rendered)) throw new Error('only OpenAPI 3 is rendered')
@@ -146,9 +155,10 @@ function completeOperation(
   facts: ReadonlyMap<string, RouteFacts>,
   problems: Record<string, Response>,
 ): void {
-  const { codes = [], optionalBody = false } = facts.get(operation.operationId ?? '') ?? {}
+  const { codes = [], optionalBody = false, replayable = false } = facts.get(operation.operationId ?? '') ?? {}
   if (operation.requestBody !== undefined) operation.requestBody.required = !optionalBody
   for (const [status, response] of Object.entries(operation.responses)) {
+    if (replayable) response.headers = { ...response.headers, ...headerRefs('idempotency-replayed') }
     if (response.description === 'Default Response') response.description = STATUS_CODES[status] ?? status
     response.headers = { ...commonHeaders(status), ...response.headers }
   }
@@ -178,6 +188,10 @@ function commonHeaders(status: string): Record<string, object> {
   const names: (keyof typeof headers)[] = ['x-request-id']
   if (retryLater.has(status)) names.push('retry-after')
   if (status === '201') names.push('location')
+  return headerRefs(...names)
+}
+
+function headerRefs(...names: (keyof typeof headers)[]): Record<string, object> {
   return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]))
 }
 

@@ -8,6 +8,12 @@ import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
 import { problems } from './problems.ts'
 
+/** The stream is text; what stands behind `data:` in it is an Event. */
+const Stream = Type.String({
+  contentMediaType: 'application/json',
+  contentSchema: { $ref: '#/components/schemas/Event' },
+})
+
 /** GET /v1/events */
 export function eventRoutes(api: Api, ctx: Context): void {
   api.get(
@@ -26,7 +32,7 @@ export function eventRoutes(api: Api, ctx: Context): void {
         headers: EventsHeaders,
         produces: ['text/event-stream'],
         response: {
-          200: { description: 'The stream', content: { 'text/event-stream': { schema: Type.String() } } },
+          200: { description: 'The stream', content: { 'text/event-stream': { schema: Stream } } },
           ...problems('invalid_query', 'invalid_header'),
         },
       },

@@ -28,7 +28,7 @@ import { answerPage, withLabels } from './list-page.ts'
 import { answerPost, postProblems } from './posts.ts'
 import { problems } from './problems.ts'
 import { patchProblems } from './resource-routes.ts'
-import { BerthWait, withHeaders } from './response-headers.ts'
+import { BerthWait, ETag, withHeaders } from './response-headers.ts'
 
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 const tags = ['instances']
@@ -90,7 +90,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         params: Params,
         querystring: InstanceGetQuery,
         response: {
-          200: withHeaders(ref(Instance), { 'berth-wait': BerthWait }),
+          200: withHeaders(ref(Instance), { etag: ETag, 'berth-wait': BerthWait }),
           ...problems('not_found'),
         },
       },
@@ -114,7 +114,10 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         params: Params,
         headers: PreconditionHeaders,
         body: ref(InstancePatch),
-        response: { 200: ref(Instance), ...problems('invalid_state', ...patchProblems) },
+        response: {
+          200: withHeaders(ref(Instance), { etag: ETag }),
+          ...problems('invalid_state', ...patchProblems),
+        },
       },
     },
     async (request, reply) => {

@@ -30,6 +30,7 @@ export function frameworkCodes(method: string | readonly string[], schema: Fasti
     // the body of a DELETE is read, too, though none is expected
     codes.push('invalid_json', 'body_too_large', 'unsupported_media_type')
   }
+  if (schema.headers !== undefined) codes.push('invalid_header')
   if (schema.body !== undefined) codes.push('validation_failed')
   return codes
 }

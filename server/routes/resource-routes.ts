@@ -16,6 +16,7 @@ import type { Api } from './api.ts'
 import { answerPage } from './list-page.ts'
 import { answerPost, postProblems } from './posts.ts'
 import { NoContent, problems } from './problems.ts'
+import { ETag, withHeaders } from './response-headers.ts'
 
 /** Path parameter of a route to one resource. */
 const IdParams = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
@@ -78,7 +79,7 @@ export function readRoutes<Item extends { id: string }, Filter = ListFilter>(
         summary: `Show one of the ${words}`,
         tags: [plural],
         params: IdParams,
-        response: { 200: ref(resource.one), ...problems('invalid_path', 'not_found') },
+        response: { 200: withHeaders(ref(resource.one), { etag: ETag }), ...problems('not_found') },
       },
     },
     async (request, reply) => {
@@ -111,7 +112,7 @@ export function patchRoute<Patch, Item extends { id: string }>(api: Api, resourc
         params: IdParams,
         headers: PreconditionHeaders,
         body: ref(resource.patchBody),
-        response: { 200: ref(resource.one), ...problems(...patchProblems) },
+        response: { 200: withHeaders(ref(resource.one), { etag: ETag }), ...problems(...patchProblems) },
       },
     },
     async (request, reply) => {
