@@ -403,7 +403,7 @@ export interface paths {
         };
         /**
          * Every change, as server-sent events
-         * @description Each event has `id` (its sequence number), `event` (`instance.updated`) and `data`, a JSON document of the schema Event. Begin where you left off with the header Last-Event-ID or the query `after`; without either the stream begins with the next change. An event `reset` comes first when the events behind that number are no longer kept: list again, then go on.
+         * @description Each event has `id` (its sequence number), `event` (`instance.updated`) and `data`, a JSON document of the schema Event. Begin where you left off with the header Last-Event-ID or the query `after`; without either the stream begins with the next change. An id may come without an event: it says how far the stream is. An event `reset` comes first when the events behind that number are no longer kept: list again, then go on.
          */
         get: operations["streamEvents"];
         put?: never;

@@ -6,6 +6,9 @@ import type { Store } from './store/store.ts'
 /** Events that are kept in memory, already rendered, for the streams that are up to date. */
 const recentEvents = 4096
 
+/** Time after which a read of the feed that failed is tried again, milliseconds. */
+const retryMs = 500
+
 /** Events read from the database at once. */
 const pageSize = 500
 
@@ -29,6 +32,7 @@ export class EventFeed {
   #last = 0
   #reading: Promise<void> | null = null
   #dirty = false
+  #retry: NodeJS.Timeout | null = null
   #unsubscribe: () => void = () => {}
 
   private constructor(store: Store, log: Logger) {
@@ -51,6 +55,7 @@ export class EventFeed {
 
   close(): void {
     this.#unsubscribe()
+    if (this.#retry !== null) clearTimeout(this.#retry)
     this.#wakeAll()
   }
 
@@ -100,7 +105,11 @@ export class EventFeed {
       try {
         await this.#appendNew()
       } catch (error) {
-        this.#log.warn({ err: error }, 'the change feed cannot be read; the next commit tries again')
+        this.#log.warn({ err: error }, 'the change feed cannot be read; it is tried again')
+        this.#retry ??= setTimeout(() => {
+          this.#retry = null
+          this.#look()
+        }, retryMs)
       }
     }
   }

@@ -71,6 +71,8 @@ export interface StackOptions {
   images?: readonly CatalogueImage[]
   /** False: no agent until `startAgent`. */
   agent?: boolean
+  /** A PostgreSQL database by its URL; an SQLite file of the stack's own unless given. */
+  database?: string
 }
 
 export interface Answer<T> {
@@ -129,13 +131,18 @@ export class Stack {
     return this.#port
   }
 
+  /** The database, as `Store.open` takes it: for tests that read or write behind the server's back. */
+  get database(): string {
+    return this.#options.database ?? join(this.#directory, 'berth.db')
+  }
+
   /** Start the server, after the first time on the port it had before. */
   async startServer(changed: Pick<StackOptions, 'images' | 'settings'> = {}): Promise<void> {
     const { settings, now, images = testImages } = { ...this.#options, ...changed }
     this.#server = await startServer(
       {
         listen: { host: '127.0.0.1', port: this.#port },
-        database: join(this.#directory, 'berth.db'),
+        database: this.database,
         hosts: [{ hostId: this.hostId, credential: this.credential }, this.otherHost],
         images,
         instanceTypes: await loadInstanceTypes(),

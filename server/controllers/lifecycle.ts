@@ -4,12 +4,7 @@ import { expireOperation } from '../domain/instance-lifecycle.ts'
 import { deleteOldEvents, hasEventBefore } from '../store/events.ts'
 import { deleteIdempotencyKey, listOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { deleteInstance, findInstance, listExpiredInstances } from '../store/instances.ts'
-import {
-  deleteOldOperations,
-  getOperation,
-  hasOperationEndedBefore,
-  listOverdueOperations,
-} from '../store/operations.ts'
+import { deleteOperations, getOperation, listOldOperations, listOverdueOperations } from '../store/operations.ts'
 import type { ControllerPass } from './driver.ts'
 
 const batchSize = 100
@@ -56,9 +51,10 @@ async function removeTombstones(ctx: Context): Promise<number> {
 }
 
 async function removeOldOperations(ctx: Context): Promise<number> {
-  const before = ctx.now() - ctx.settings.operationMs
-  if (!(await hasOperationEndedBefore(ctx.store.read, before))) return 0
-  return ctx.store.write((tx) => deleteOldOperations(tx, before))
+  const ids = await listOldOperations(ctx.store.read, ctx.now() - ctx.settings.operationMs, sweepSize)
+  if (ids.length === 0) return 0 // an idle server writes nothing
+  await ctx.store.write((tx) => deleteOperations(tx, ids))
+  return ids.length
 }
 
 async function removeOldKeys(ctx: Context): Promise<number> {

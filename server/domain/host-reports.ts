@@ -20,7 +20,7 @@ export async function recordObserved(ctx: Context, hostId: string, observed: Obs
       observed.agent_session > host.agent_session ||
       (observed.agent_session === host.agent_session && observed.sequence > host.sequence)
     if (!newer) throw new ApiError('stale_report', `Report ${observed.agent_session}/${observed.sequence} is old.`)
-    await updateHostReport(tx, hostId, {
+    await updateHostReport(tx, host, {
       agent_session: observed.agent_session,
       sequence: observed.sequence,
       agent_version: observed.agent_version,

@@ -19,13 +19,14 @@ export function eventRoutes(api: Api, ctx: Context): void {
   api.get(
     '/v1/events',
     {
+      exposeHeadRoute: false, // it would never end
       schema: {
         operationId: 'streamEvents',
         summary: 'Every change, as server-sent events',
         description:
           'Each event has `id` (its sequence number), `event` (`instance.updated`) and `data`, a JSON document of the ' +
           'schema Event. Begin where you left off with the header Last-Event-ID or the query `after`; without either ' +
-          'the stream begins with the next change. An event `reset` comes first when the events behind that number are ' +
+          'the stream begins with the next change. An id may come without an event: it says how far the stream is. An event `reset` comes first when the events behind that number are ' +
           'no longer kept: list again, then go on.',
         tags: ['events'],
         querystring: EventsQuery,
@@ -66,12 +67,13 @@ async function streamEvents(ctx: Context, reply: FastifyReply, { after, resource
     'x-accel-buffering': 'no', // a proxy must pass each event on at once
     'x-request-id': reply.request.id,
   })
-  const hello = resumable ? ': connected\n\n' : `id: ${position}\nevent: reset\ndata: {"sequence":${position}}\n\n`
-  if (!(await write(ctx, response, `retry: 1000\n${hello}`, signal))) return
+  // an id without an event: who is cut off before the first event, or is sent none for long, can still go on from here
+  const hello = resumable ? `: connected\nid: ${position}\n\n` : reset(position)
   const beat = setInterval(() => {
-    if (response.writableLength === 0) response.write(': keep-alive\n\n')
+    if (response.writableLength === 0) response.write(`: keep-alive\nid: ${position}\n\n`)
   }, ctx.settings.eventKeepAliveMs)
   try {
+    if (!(await write(ctx, response, `retry: 1000\n${hello}`, signal))) return
     while (!signal.aborted) {
       const events = await feed.read(position)
       if (events.length === 0) {
@@ -89,6 +91,11 @@ async function streamEvents(ctx: Context, reply: FastifyReply, { after, resource
     clearInterval(beat)
     response.end()
   }
+}
+
+/** Tells a caller that events are missing in front of this number. */
+function reset(position: number): string {
+  return `id: ${position}\nevent: reset\ndata: {"sequence":${position}}\n\n`
 }
 
 /** Write and wait until the caller has taken it; a caller that takes nothing for too long is cut off, and it is false. */

@@ -29,20 +29,20 @@ export function mergeChange(changes: Map<string, Change>, change: Change): void 
   changes.set(change.id, { ...before, ...change, action })
 }
 
+/** Rows of one INSERT; a statement may have 32,766 values on SQLite (https://sqlite.org/limits.html). */
+const rowsPerInsert = 1000
+
 /** Store the events of a transaction. */
 export async function insertEvents(db: Reader, changes: readonly Change[], now: number): Promise<void> {
-  if (changes.length === 0) return
-  await db
-    .insertInto('events')
-    .values(
-      changes.map((change) => ({
-        at: now,
-        type: `${change.resource}.${change.action}`,
-        resource_id: change.id,
-        detail: JSON.stringify(change.detail ?? {}),
-      })),
-    )
-    .execute()
+  for (let start = 0; start < changes.length; start += rowsPerInsert) {
+    const rows = changes.slice(start, start + rowsPerInsert).map((change) => ({
+      at: now,
+      type: `${change.resource}.${change.action}`,
+      resource_id: change.id,
+      detail: JSON.stringify(change.detail ?? {}),
+    }))
+    await db.insertInto('events').values(rows).execute()
+  }
 }
 
 /** Events behind a sequence number, oldest first. */

@@ -64,15 +64,31 @@ export type HostReport = Pick<
   | 'last_seen_at'
 >
 
-/** Store what a host says of itself. */
-export async function updateHostReport(tx: Transaction, id: string, report: HostReport): Promise<void> {
+/**
+ * Store what a host says of itself; `host` is the version read before. It is a change that callers hear of only when
+ * more is new than the time of the report.
+ */
+export async function updateHostReport(tx: Transaction, host: StoredHost, report: HostReport): Promise<void> {
   await tx.db
     .updateTable('hosts')
     .set({ ...report, images: JSON.stringify(report.images) })
-    .where('id', '=', id)
+    .where('id', '=', host.id)
     .execute()
-  tx.wake(id)
+  const told = shownColumns.some((column) => host[column] !== report[column]) || host.last_seen_at === 0
+  if (told) tx.changed({ resource: 'host', id: host.id, action: 'updated', detail: { generation: host.generation } })
+  else tx.wake(host.id)
 }
+
+/** What the document of a host shows of its reports, besides the time. */
+const shownColumns = [
+  'agent_version',
+  'hypervisor',
+  'accelerator',
+  'accelerator_reason',
+  'capacity_vcpus',
+  'capacity_memory_mb',
+  'capacity_disk_gb',
+] as const satisfies readonly (keyof HostReport)[]
 
 /** Change what callers may change of a host; `host` is the version read before. Gives the new version. */
 export async function updateHostSpec(

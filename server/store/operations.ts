@@ -119,16 +119,25 @@ function change(action: 'created' | 'updated', { id, type, status, resource_id }
   return { resource: 'operation', id, action, detail: { type, status, resource_id } }
 }
 
-/** Whether an operation ended before a time, so that an idle server writes nothing. */
-export async function hasOperationEndedBefore(db: Reader, before: number): Promise<boolean> {
-  const row = await db.selectFrom('operations').select('id').where('finished_at', '<', before).executeTakeFirst()
-  return row !== undefined
+/** Ids of operations that ended before a time, longest ago first. */
+export async function listOldOperations(db: Reader, before: number, limit: number): Promise<string[]> {
+  const rows = await db
+    .selectFrom('operations')
+    .select('id')
+    .where('finished_at', '<', before)
+    .orderBy('finished_at')
+    .limit(limit)
+    .execute()
+  return rows.map((row) => row.id)
 }
 
-/** Remove operations that ended before a time; gives how many. */
-export async function deleteOldOperations(tx: Transaction, before: number): Promise<number> {
-  const result = await tx.db.deleteFrom('operations').where('finished_at', '<', before).executeTakeFirst()
-  return Number(result.numDeletedRows)
+/** Remove operations; a few thousand at most, since their ids go in one statement. */
+export async function deleteOperations(tx: Transaction, ids: readonly string[]): Promise<void> {
+  await tx.db
+    .deleteFrom('operations')
+    .where('id', 'in', [...ids])
+    .execute()
+  for (const id of ids) tx.changed({ resource: 'operation', id, action: 'deleted' })
 }
 
 function parse(row: OperationRow): StoredOperation {
