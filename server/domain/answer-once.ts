@@ -57,8 +57,15 @@ export async function answerOnce(
   })
 }
 
+/** Of path and body. The order of an object's fields does not count: many clients have none (docs/decisions/0023). */
 function fingerprintOf({ path, body }: PostRequest): string {
   return createHash('sha256')
-    .update(JSON.stringify([path, body ?? null]))
+    .update(JSON.stringify([path, body ?? null], sortFields))
     .digest('base64url')
+}
+
+/** For JSON.stringify: objects with their fields in one order. */
+function sortFields(_key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
 }
