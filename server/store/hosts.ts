@@ -1,6 +1,7 @@
 import type { ObservedImage } from '@berth/contract/host.ts'
 import { sql } from 'kysely'
 import { ApiError } from '../api-error.ts'
+import { differs, expectUpdated } from './metadata.ts'
 import type { HostRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
@@ -90,20 +91,25 @@ const shownColumns = [
   'capacity_disk_gb',
 ] as const satisfies readonly (keyof HostReport)[]
 
-/** Change what callers may change of a host; `host` is the version read before. Gives the new version. */
+/**
+ * Change what callers may change of a host; `host` is the version read before. Gives the new version, which is the same
+ * when nothing differs.
+ */
 export async function updateHostSpec(
   tx: Transaction,
   host: StoredHost,
   values: Partial<Pick<StoredHost, 'schedulable' | 'name' | 'labels'>>,
 ): Promise<StoredHost> {
+  if (!differs(host, values)) return host
   const generation = host.generation + 1
   const { labels, ...plain } = values
-  await tx.db
+  const result = await tx.db
     .updateTable('hosts')
     .set({ ...plain, ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }), generation })
     .where('id', '=', host.id)
     .where('generation', '=', host.generation)
-    .executeTakeFirstOrThrow()
+    .executeTakeFirst()
+  expectUpdated(result, host.id)
   tx.changed({ resource: 'host', id: host.id, action: 'updated', detail: { generation } })
   return { ...host, ...values, generation }
 }

@@ -1,3 +1,6 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { UpdateResult } from 'kysely'
+import { ApiError } from '../api-error.ts'
 import type { Transaction } from './store.ts'
 
 /** The smaller resources whose name and labels a caller may change, by their tables. */
@@ -10,19 +13,32 @@ export interface StoredMetadata {
   generation: number
 }
 
-/** Change name and labels of the version that was read, and raise its generation. */
+/** Change name and labels of the version that was read, and raise its generation; nothing when they are the same. */
 export async function updateResourceMetadata(
   tx: Transaction,
   table: keyof typeof resources,
   read: StoredMetadata,
   { name, labels }: Pick<StoredMetadata, 'name' | 'labels'>,
 ): Promise<void> {
+  if (!differs(read, { name, labels })) return
   const generation = read.generation + 1
-  await tx.db
+  const result = await tx.db
     .updateTable(table)
     .set({ name, labels: JSON.stringify(labels), generation })
     .where('id', '=', read.id)
     .where('generation', '=', read.generation)
-    .executeTakeFirstOrThrow()
+    .executeTakeFirst()
+  expectUpdated(result, read.id)
   tx.changed({ resource: resources[table], id: read.id, action: 'updated', detail: { generation } })
+}
+
+/** Whether values would change what was read. The order of an object's fields does not count, that of an array does. */
+export function differs<T extends object>(read: T, values: Partial<T>): boolean {
+  return Object.entries(values).some(([name, value]) => !isDeepStrictEqual(value, Reflect.get(read, name)))
+}
+
+/** Throws unavailable unless the version that was read was still there to be changed. */
+export function expectUpdated(result: UpdateResult, id: string): void {
+  if (result.numUpdatedRows === 1n) return
+  throw new ApiError('unavailable', `${id} changed at the same moment; try again.`)
 }

@@ -1,6 +1,7 @@
 import type { SecurityGroupRule } from '@berth/contract/security-groups.ts'
 import { ApiError } from '../api-error.ts'
 import type { Page } from './instance-list.ts'
+import { differs, expectUpdated } from './metadata.ts'
 import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { SecurityGroupRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
@@ -56,14 +57,15 @@ export async function insertSecurityGroup(
   tx.changed({ resource: 'security_group', id: group.id, action: 'created' })
 }
 
-/** Change what callers may change of a group; `group` is the version read before. */
+/** Change what callers may change of a group; `group` is the version read before. Nothing when nothing differs. */
 export async function updateSecurityGroup(
   tx: Transaction,
   group: StoredSecurityGroup,
   values: Partial<Pick<StoredSecurityGroup, 'name' | 'labels' | 'description' | 'rules'>>,
 ): Promise<void> {
+  if (!differs(group, values)) return
   const { labels, rules, ...plain } = values
-  await tx.db
+  const result = await tx.db
     .updateTable('security_groups')
     .set({
       ...plain,
@@ -73,7 +75,8 @@ export async function updateSecurityGroup(
     })
     .where('id', '=', group.id)
     .where('generation', '=', group.generation)
-    .executeTakeFirstOrThrow()
+    .executeTakeFirst()
+  expectUpdated(result, group.id)
   tx.changed({
     resource: 'security_group',
     id: group.id,
