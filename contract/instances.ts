@@ -3,6 +3,7 @@ import { chosenIdPattern, generatedIdPattern } from './ids.ts'
 import { ImageId } from './images.ts'
 import { instanceStates } from './instance-states.ts'
 import {
+  FilterText,
   Labels,
   Metadata,
   MetadataInput,
@@ -306,7 +307,7 @@ export const InstanceGetQuery = Type.Object(
   strict,
 )
 
-const FilterId = Type.Optional(Type.String({ maxLength: 63 }))
+const FilterId = Type.Optional(FilterText)
 
 export const InstanceCreateQuery = Type.Object(
   { dry_run: Type.Optional(Type.Boolean({ description: 'Check everything, keep nothing, answer 200' })) },

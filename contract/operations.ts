@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { generatedIdPattern } from './ids.ts'
-import { listQuery, named, oneOf, pageOf, ref, strict, Timestamp } from './schema.ts'
+import { FilterText, listQuery, named, oneOf, pageOf, ref, strict, Timestamp } from './schema.ts'
 
 export const operationTypes = [
   'instance.create',
@@ -89,7 +89,7 @@ export const OperationGetQuery = Type.Object(
 export const OperationListQuery = Type.Object(
   {
     ...listQuery,
-    resource_id: Type.Optional(Type.String({ maxLength: 63 })),
+    resource_id: Type.Optional(FilterText),
     type: Type.Optional(oneOf(operationTypes)),
     status: Type.Optional(oneOf(operationStatuses)),
   },

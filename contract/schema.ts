@@ -88,6 +88,12 @@ export const Metadata = named(
 /** An object that allows no field but the ones named. */
 export const strict = { additionalProperties: false } as const
 
+/** Text that goes as it is into a column or a comparison: PostgreSQL has no NUL in texts. */
+export const textPattern = '^[^\\u0000]*$'
+
+/** A value that a list is narrowed to; any that no resource has gives an empty list. */
+export const FilterText = Type.String({ maxLength: 63, pattern: textPattern })
+
 /** Parameters of every list. */
 export const listQuery = {
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 1000, description: 'Most items of a page' })),
@@ -97,7 +103,7 @@ export const listQuery = {
 /** Parameters of the lists of resources with metadata. */
 export const resourceListQuery = {
   ...listQuery,
-  name: Type.Optional(Type.String({ maxLength: 63 })),
+  name: Type.Optional(FilterText),
   label_selector: Type.Optional(
     Type.String({ maxLength: 4096, description: 'Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h' }),
   ),

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern } from './ids.ts'
-import { Metadata, MetadataInput, MetadataPatch, named, oneOf, pageOf, ref, strict } from './schema.ts'
+import { Metadata, MetadataInput, MetadataPatch, named, oneOf, pageOf, ref, strict, textPattern } from './schema.ts'
 
 const Port = Type.Integer({ minimum: 0, maximum: 65_535 })
 
@@ -40,7 +40,7 @@ export type SecurityGroup = Static<typeof SecurityGroup>
 export const SecurityGroupList = named('SecurityGroupList', pageOf(SecurityGroup))
 
 const Rules = Type.Array(ref(SecurityGroupRule), { maxItems: 200 })
-const Description = Type.String({ maxLength: 255 })
+const Description = Type.String({ maxLength: 255, pattern: textPattern })
 
 export const SecurityGroupCreate = named(
   'SecurityGroupCreate',

@@ -1,6 +1,16 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern } from './ids.ts'
-import { Metadata, MetadataInput, MetadataPatch, named, pageOf, ref, resourceListQuery, strict } from './schema.ts'
+import {
+  FilterText,
+  Metadata,
+  MetadataInput,
+  MetadataPatch,
+  named,
+  pageOf,
+  ref,
+  resourceListQuery,
+  strict,
+} from './schema.ts'
 import { Cidr } from './vpcs.ts'
 
 const SubnetId = Type.String({ pattern: chosenIdPattern('subnet') })
@@ -41,7 +51,4 @@ export const SubnetList = named('SubnetList', pageOf(Subnet))
 export const SubnetPatch = named('SubnetPatch', Type.Object({ metadata: Type.Optional(MetadataPatch) }, strict))
 export type SubnetPatch = Static<typeof SubnetPatch>
 
-export const SubnetListQuery = Type.Object(
-  { ...resourceListQuery, vpc_id: Type.Optional(Type.String({ maxLength: 63 })) },
-  strict,
-)
+export const SubnetListQuery = Type.Object({ ...resourceListQuery, vpc_id: Type.Optional(FilterText) }, strict)

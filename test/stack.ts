@@ -108,7 +108,7 @@ export class Stack {
   readonly otherHost = { hostId: newId('host', Date.now()), credential: 'credential-of-the-other-host' }
   readonly #options: StackOptions
   readonly #directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
-  readonly #log = pino({ level: process.env.BERTH_TEST_LOG ?? 'silent' })
+  readonly #log = testLog()
   readonly #releases: (() => void)[] = []
   #ledgerFile: string
   #server: RunningServer | null = null
@@ -359,6 +359,12 @@ export async function until<T>(read: () => T | Promise<T>, wanted: (value: T) =>
     if (performance.now() > deadline) throw new Error(`it did not come within 10 s: ${JSON.stringify(value)}`)
     await new Promise((resolve) => setImmediate(resolve))
   }
+}
+
+/** Nothing is written unless BERTH_TEST_LOG names a level: faults that a test makes are errors in the log. */
+function testLog() {
+  const level = process.env.BERTH_TEST_LOG
+  return level === undefined ? pino({ level: 'silent' }, { write() {} }) : pino({ level })
 }
 
 function payloadOf(body: unknown): Buffer | null {

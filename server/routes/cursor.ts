@@ -1,5 +1,9 @@
 import { createHash } from 'node:crypto'
+import { pathIdPattern } from '@berth/contract/ids.ts'
 import { ApiError } from '../api-error.ts'
+
+/** The key of every list is an id. A cursor is no secret: its key may be anybody's text. */
+const idPattern = new RegExp(pathIdPattern)
 
 /** An opaque cursor behind the last key of a page; it only goes with the filters it was made for. */
 export function encodeCursor(lastKey: string, filter: object): string {
@@ -15,7 +19,7 @@ export function decodeCursor(cursor: string, filter: object): string {
     throw new ApiError('invalid_query', 'cursor: is not one that this server gave.')
   }
   const [key, hash] = Array.isArray(parsed) ? parsed : []
-  if (typeof key !== 'string' || hash !== filterHash(filter)) {
+  if (typeof key !== 'string' || !idPattern.test(key) || hash !== filterHash(filter)) {
     throw new ApiError('invalid_query', 'cursor: belongs to a list with other filters.')
   }
   return key

@@ -1,4 +1,4 @@
-import { Kysely, PostgresDialect, sql } from 'kysely'
+import { Kysely, PostgresDialect, type PostgresPool, type PostgresPoolClient, sql } from 'kysely'
 import pg from 'pg'
 import type { ColumnTypes, StoreEngine } from './engine.ts'
 import type { Database } from './schema.ts'
@@ -73,5 +73,30 @@ function connect(url: string, connections: number, options?: string): Kysely<Dat
     },
   })
   pool.on('error', () => undefined) // an idle connection was lost; the next query opens another
-  return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
+  // the pool does not listen while a connection is in use; a loss then fails its query, and must not end the process
+  pool.on('connect', (client) => client.on('error', () => undefined))
+  return new Kysely<Database>({ dialect: new PostgresDialect({ pool: namingLosses(pool) }) })
+}
+
+/** The pool as Kysely wants it; a connection that is lost, or does not come about, is an error with a code. */
+function namingLosses(pool: pg.Pool): PostgresPool {
+  return {
+    options: pool.options,
+    end: () => pool.end(),
+    async connect() {
+      const client = await pool.connect().catch(throwLoss)
+      const query = (text: string, parameters: readonly unknown[]) =>
+        client.query(text, [...parameters]).catch(throwLoss)
+      return {
+        query: query as unknown as PostgresPoolClient['query'], // its other form, with a cursor, is not used
+        release: (destroy) => client.release(destroy),
+      }
+    },
+  }
+}
+
+/** What PostgreSQL says has a code, and what the socket says too; what pg itself says of a lost connection has none. */
+function throwLoss(error: Error): never {
+  if (Reflect.get(error, 'code') === undefined) Object.assign(error, { code: 'CONNECTION_LOST' })
+  throw error
 }

@@ -1,4 +1,6 @@
+import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { ApiError } from '../api-error.ts'
 import { Store, type Transaction } from './store.ts'
 import { engines, type TestDatabase } from './testing/engines.ts'
 
@@ -61,6 +63,24 @@ describe.each(engines)('the store on $name', (engine) => {
       reason: { code: engine.name === 'sqlite' ? 'SQLITE_CONSTRAINT_PRIMARYKEY' : '23505' },
     })
     expect(await ids(store.read)).toEqual(['vpc-a', 'vpc-b'])
+  })
+
+  test('when the database ends the whole transaction, nobody in it is told what another was refused', async () => {
+    const { store } = await openStore()
+    const refused = new ApiError('not_found', 'There is no such thing.')
+    const results = await Promise.allSettled([
+      store.write((tx) => insertVpc(tx, 'vpc-a')),
+      store.write(async (tx) => {
+        await sql`rollback`.execute(tx.db)
+        throw refused
+      }),
+      store.write((tx) => insertVpc(tx, 'vpc-b')),
+    ])
+    expect(results.map((result) => result.status)).toEqual(['rejected', 'rejected', 'rejected'])
+    for (const result of results) expect(result).not.toMatchObject({ reason: refused })
+    expect(await ids(store.read)).toEqual([])
+    await store.write((tx) => insertVpc(tx, 'vpc-c'))
+    expect(await ids(store.read)).toEqual(['vpc-c'])
   })
 
   test('one that throws before it waits for anything fails alone too', async () => {

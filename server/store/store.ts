@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
+import { ApiError } from '../api-error.ts'
 import type { ColumnTypes, StoreEngine } from './engine.ts'
 import { type Change, insertEvents, mergeChange } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
@@ -157,8 +158,9 @@ export class Store {
       try {
         await sql`rollback to savepoint caller`.execute(db)
         await sql`release savepoint caller`.execute(db)
-      } catch {
-        throw error // the database has ended the whole transaction; the first error says why
+      } catch (lost) {
+        // the database has ended the whole transaction: everybody in it is told why, not what this caller was refused
+        throw error instanceof ApiError ? lost : error
       }
       return () => write.reject(error)
     }

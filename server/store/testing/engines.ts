@@ -1,7 +1,6 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import pg from 'pg'
 import { Store, type StoreOptions } from '../store.ts'
 import { type RunningPostgres, startPostgres } from './postgres-server.ts'
 
@@ -46,9 +45,11 @@ function postgresUnderTest(): EngineUnderTest {
     async create() {
       if (server === null) throw new Error('start the engine first')
       const name = `test_${++count}`
-      const { url } = server
-      await administer(url('postgres'), `create database ${name}`)
-      return database(url(name), () => administer(url('postgres'), `drop database ${name} with (force)`))
+      const running = server
+      await running.query('postgres', `create database ${name}`)
+      return database(running.url(name), async () => {
+        await running.query('postgres', `drop database ${name} with (force)`)
+      })
     },
     async stop() {
       await server?.stop()
@@ -71,15 +72,5 @@ function database(name: string, remove: () => Promise<void>): TestDatabase {
       for (const store of stores) await store.close().catch(() => undefined)
       await remove()
     },
-  }
-}
-
-async function administer(url: string, statement: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
-  try {
-    await client.query(statement)
-  } finally {
-    await client.end()
   }
 }

@@ -4,12 +4,17 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:f
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import pg from 'pg'
 
 /** A PostgreSQL server of its own, reachable over a unix socket only. */
 export interface RunningPostgres {
   /** The URL of one of its databases. */
   url(database: string): string
-  /** End it as by SIGKILL, with all its connections, and start it again on the same data. */
+  /** Run one statement in a database, on a connection of its own; gives its rows. */
+  query(database: string, statement: string): Promise<unknown[]>
+  /** End it at once, with all its connections and without a word to the disk; gives what starts it on the same data. */
+  kill(): Promise<() => Promise<void>>
+  /** End it in the same way and start it again. */
   crash(): Promise<void>
   stop(): Promise<void>
 }
@@ -31,11 +36,28 @@ export async function startPostgres(): Promise<RunningPostgres> {
     process.kill(postmasterPid(data), signal)
     await gone
   }
-  return {
-    url: (database) => `postgres://berth@localhost/${database}?host=${encodeURIComponent(directory)}`,
-    async crash() {
-      await end('SIGQUIT') // immediate shutdown: no checkpoint, the WAL is replayed at the next start
+  const kill = async () => {
+    await end('SIGQUIT') // immediate shutdown: no checkpoint, the WAL is replayed at the next start
+    return async () => {
       server = await launch(directory, data)
+    }
+  }
+  const url = (database: string) => `postgres://berth@localhost/${database}?host=${encodeURIComponent(directory)}`
+  return {
+    url,
+    async query(database, statement) {
+      const client = new pg.Client({ connectionString: url(database) })
+      await client.connect()
+      try {
+        return (await client.query(statement)).rows
+      } finally {
+        await client.end()
+      }
+    },
+    kill,
+    async crash() {
+      const start = await kill()
+      await start()
     },
     async stop() {
       await end('SIGINT')
