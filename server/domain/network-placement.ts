@@ -4,7 +4,7 @@ import type { Context } from '../context.ts'
 import type { Transaction } from '../store/store.ts'
 import { findFreedAddress, findSubnet, insertSubnet, listSubnetsOfVpcs, type StoredSubnet } from '../store/subnets.ts'
 import { findVpc, insertVpc } from '../store/vpcs.ts'
-import { addressAt, firstOffset } from './cidr.ts'
+import { addressAt, contains, firstOffset } from './cidr.ts'
 
 /** The network of instances that name none; made on first use. */
 const defaultVpc = { id: 'vpc-default', cidr: '10.64.0.0/16' } as const
@@ -36,23 +36,48 @@ export async function resolveNetwork(
     faults.push({ pointer: '/spec/subnet_id', message })
     return null
   }
-  if (vpcId === undefined) return ensureDefaultSubnet(ctx, tx)
+  if (vpcId === undefined) return defaultSubnetWithRoom(ctx, tx, faults)
   const subnets = await listSubnetsOfVpcs(tx.db, [vpcId])
+  if (subnets.length === 0) faults.push({ pointer: '/spec/vpc_id', message: `VPC ${vpcId} has no subnet` })
+  return firstWithRoom(tx, subnets)
+}
+
+/** The first subnet with room; when none has any, the first, so that it is named as full. Null when there is none. */
+async function firstWithRoom(tx: Transaction, subnets: readonly StoredSubnet[]): Promise<StoredSubnet | null> {
   for (const subnet of subnets) if (await hasRoom(tx, subnet)) return subnet
-  const [full] = subnets
-  if (full === undefined) faults.push({ pointer: '/spec/vpc_id', message: `VPC ${vpcId} has no subnet` })
-  return full ?? null
+  return subnets[0] ?? null
 }
 
 async function hasRoom(tx: Transaction, subnet: StoredSubnet): Promise<boolean> {
   return addressAt(subnet.cidr, subnet.next_offset) !== null || (await findFreedAddress(tx.db, subnet.id)) !== null
 }
 
-async function ensureDefaultSubnet(ctx: Context, tx: Transaction): Promise<StoredSubnet> {
-  const existing = await findSubnet(tx.db, defaultSubnet.id)
-  if (existing !== null) return existing
+/**
+ * The default subnet, or another one of the default VPC. Both are made on first use, but their ids are a caller's to
+ * choose as well: what is there is taken as it is, and the default subnet is made only where it fits.
+ */
+async function defaultSubnetWithRoom(
+  ctx: Context,
+  tx: Transaction,
+  faults: FieldError[],
+): Promise<StoredSubnet | null> {
   const common = { name: 'default', labels: {}, created_at: ctx.now() }
-  if ((await findVpc(tx.db, defaultVpc.id)) === null) await insertVpc(tx, { ...defaultVpc, ...common, is_default: 1 })
+  const vpc = await findVpc(tx.db, defaultVpc.id)
+  if (vpc === null) await insertVpc(tx, { ...defaultVpc, ...common, is_default: 1 })
+  const existing = await findSubnet(tx.db, defaultSubnet.id)
+  if (existing?.vpc_id === defaultVpc.id && (await hasRoom(tx, existing))) return existing
+  const others = vpc === null ? [] : await listSubnetsOfVpcs(tx.db, [vpc.id])
+  if (others.length > 0) return firstWithRoom(tx, others)
+  const cidr = vpc?.cidr ?? defaultVpc.cidr
+  if (existing !== null || !contains(cidr, defaultSubnet.cidr)) {
+    const why =
+      existing === null
+        ? `no room for ${defaultSubnet.id} (${defaultSubnet.cidr})`
+        : `${existing.id} belongs to ${existing.vpc_id}`
+    const message = `the default VPC ${defaultVpc.id} (${cidr}) has no subnet and ${why}; name a subnet`
+    faults.push({ pointer: '/spec/subnet_id', message })
+    return null
+  }
   const subnet = { ...defaultSubnet, ...common, vpc_id: defaultVpc.id, next_offset: firstOffset }
   await insertSubnet(tx, subnet)
   return { ...subnet, generation: 1 }

@@ -23,6 +23,8 @@ import { metadataDocument, patchedMetadata } from './metadata.ts'
 
 /** Make a subnet inside its VPC that overlaps no other of it. */
 export async function createSubnet(ctx: Context, tx: Transaction, body: SubnetCreate): Promise<Subnet> {
+  const id = body.id ?? newId('subnet', ctx.now())
+  if ((await findSubnet(tx.db, id)) !== null) throw new ApiError('already_exists', `There is a subnet ${id} already.`)
   const { vpc_id: vpcId, cidr } = body.spec
   const fault = cidrFault(cidr)
   if (fault !== null) throw validationError([{ pointer: '/spec/cidr', message: fault }])
@@ -36,8 +38,6 @@ export async function createSubnet(ctx: Context, tx: Transaction, body: SubnetCr
     const message = `overlaps subnet ${clash.id} (${clash.cidr})`
     throw validationError([{ pointer: '/spec/cidr', message }])
   }
-  const id = body.id ?? newId('subnet', ctx.now())
-  if ((await findSubnet(tx.db, id)) !== null) throw new ApiError('already_exists', `There is a subnet ${id} already.`)
   await insertSubnet(tx, {
     id,
     name: body.metadata?.name ?? id,
