@@ -61,3 +61,17 @@ describe('a step that is resumed', () => {
     expect(record.steps).toHaveLength(1)
   })
 })
+
+describe('a guest that powered itself off', () => {
+  test('has done so under every later intent that asks for the same power, and under no other', () => {
+    const { record, progress } = startProgress()
+    progress.see(3)
+    progress.off('guest')
+    progress.see(4, 3) // the security groups were changed
+    expect(record).toMatchObject({ seen_generation: 4, off_generation: 4, off_cause: 'guest' })
+    progress.see(5) // somebody asked for a start
+    expect(record).toMatchObject({ seen_generation: 5, off_generation: 4 })
+    progress.see(6, 5)
+    expect(record.off_generation).toBe(4)
+  })
+})

@@ -26,9 +26,13 @@ export class InstanceProgress {
     this.#persist = persist
   }
 
-  /** A newer intent is being looked at: failures and steps were those of the one before. */
-  see(generation: number): void {
+  /**
+   * A newer intent is being looked at: failures and steps were those of the one before. `samePowerSince` is the first
+   * generation that asked for the same power: a guest that went off under one since then has gone off under this one.
+   */
+  see(generation: number, samePowerSince = generation): void {
     const record = this.#record
+    if (record.off_cause === 'guest' && record.off_generation >= samePowerSince) record.off_generation = generation
     record.seen_generation = generation
     record.failure = null
     if (record.power !== 'absent') record.steps = []

@@ -3,7 +3,7 @@ import type { Logger } from 'pino'
 import { BoundedCalls } from './bounded-calls.ts'
 import type { AgentSettings } from './config.ts'
 import type { HostDriver, Vmm } from './host-driver.ts'
-import { described, type Intent } from './instance-intent.ts'
+import { described, type Intent, wantsSamePower } from './instance-intent.ts'
 import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
 import { InstanceProgress } from './instance-progress.ts'
 import type { InstanceRecord } from './instance-record.ts'
@@ -48,6 +48,8 @@ export class InstanceWorker {
   readonly #steps: InstanceSteps
   readonly #ending: InstanceShutdown
   #intent: Intent
+  /** The generation since which the intent asks for the same power; later ones changed other things. */
+  #samePowerSince: number
   #vmm: Vmm | null = null
   /** The VMM whose guest has had its grace. */
   #hadGrace: Vmm | null = null
@@ -63,6 +65,7 @@ export class InstanceWorker {
     this.#env = env
     this.record = record
     this.#intent = intent
+    this.#samePowerSince = intent.instance.generation
     this.#log = env.log.child({ instance: record.id })
     this.#progress = new InstanceProgress(record, env.settings.crash, env.now, () => env.save(record))
     this.#calls = new BoundedCalls({
@@ -100,6 +103,7 @@ export class InstanceWorker {
       return
     }
     this.#intent = intent
+    if (!wantsSamePower(before, intent.instance)) this.#samePowerSince = intent.instance.generation
     if (before.power === 'running' && intent.instance.power !== 'running') this.#abort.abort()
     this.#nudge()
   }
@@ -195,7 +199,9 @@ export class InstanceWorker {
   #notice(): void {
     const { record } = this
     const { instance } = this.#intent
-    if (record.seen_generation !== instance.generation) this.#progress.see(instance.generation)
+    if (record.seen_generation !== instance.generation) {
+      this.#progress.see(instance.generation, this.#samePowerSince)
+    }
     const vmm = this.#vmm
     // what had begun to go, by the host or by itself, is seen off by the act that follows
     if (vmm === null || !vmm.exited() || vmm.guestState() === 'off' || record.power === 'shutting_down') return

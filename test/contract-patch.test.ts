@@ -1,7 +1,7 @@
 import type { Instance } from '@berth/contract/instances.ts'
 import { describe, expect, test } from 'vitest'
 import { openEvents } from './event-stream.ts'
-import { type Answer, type RequestHeaders, type Stack, startStack, testPublicKey } from './stack.ts'
+import { type Answer, type RequestHeaders, type Stack, startStack, testPublicKey, until } from './stack.ts'
 
 type Patched = Answer<Instance>
 
@@ -136,6 +136,42 @@ describe('security groups', () => {
     expect(after.status.started_at).toBe(before.status.started_at)
     expect(after.status.restarts).toBe(0)
     expect(after.operation_id).toBe(before.operation_id)
+  })
+
+  test('may be changed in every state; the operation under way goes on, and the host catches up', async () => {
+    await using stack = await startStack()
+    await stack.ensureExamples()
+    const caughtUp = (id: string) =>
+      until(
+        () => stack.get(id),
+        ({ metadata, status }) => status.observed_generation === metadata.generation,
+      )
+    const groups = (name: string) => ({ spec: { security_groups: [`sg-${name}`] } })
+    const release = stack.hold('image')
+    const { id, operation_id: creating } = await stack.create()
+    await stack.stepRuns(creating, 'image')
+    expect((await patch(stack, id, groups('web'))).body.status.state).toBe('provisioning')
+    release()
+    expect((await stack.ended(creating)).status).toBe('succeeded')
+    expect((await caughtUp(id)).status.state).toBe('running')
+    await stack.ended(await stack.act(id, 'stop'))
+    expect((await patch(stack, id, groups('ssh'))).body.status.state).toBe('stopped')
+    expect((await caughtUp(id)).status.state).toBe('stopped')
+    expect((await stack.ended(await stack.act(id, 'start'))).status).toBe('succeeded')
+    expect((await stack.get(id)).spec.security_groups).toEqual(['sg-ssh'])
+  })
+
+  test('changed while a guest powers itself off, do not boot it again', async () => {
+    await using stack = await startStack()
+    await stack.ensureExamples()
+    const { id } = await stack.createReady()
+    await stack.stopAgent()
+    stack.host.vmmOf(id)?.guestPowersOff()
+    expect((await patch(stack, id, { spec: { security_groups: ['sg-web'] } })).status).toBe(200)
+    stack.startAgent()
+    const stopped = await stack.reach(id, 'stopped')
+    expect(stopped.status.reason).toBe('guest_shutdown')
+    expect(stack.host.vmmOf(id)).toBe(null)
   })
 
   test('the default group may be named before anything has made it', async () => {
