@@ -48,9 +48,9 @@ export class EventFeed {
     return feed
   }
 
-  /** Sequence number of the newest event. */
-  get last(): number {
-    return this.#last
+  /** Sequence number of the newest event, also when it is not in memory yet; 0 when there is none. */
+  async newest(): Promise<number> {
+    return (await eventRange(this.#store.read)).last
   }
 
   close(): void {

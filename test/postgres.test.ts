@@ -1,6 +1,7 @@
 import type { Instance, InstanceCreated } from '@berth/contract/instances.ts'
 import { isStorageUnavailable } from '@berth/server/store/engine.ts'
 import { Store } from '@berth/server/store/store.ts'
+import { startProxy } from '@berth/server/store/testing/postgres-proxy.ts'
 import { type RunningPostgres, startPostgres } from '@berth/server/store/testing/postgres-server.ts'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type EventStream, openEvents } from './event-stream.ts'
@@ -176,6 +177,37 @@ test('a connection that dies inside a transaction ends only what shares that tra
     expect(await store.write((tx) => tx.db.selectFrom('vpcs').selectAll().execute())).toEqual([])
   } finally {
     await store.close()
+  }
+})
+
+test('a commit whose answer is lost is 503, is done all the same, and whoever waits hears of it', async () => {
+  const direct = await newDatabase()
+  const proxy = await startProxy(postgres.url)
+  const database = proxy.url(new URL(direct).pathname.slice(1))
+  try {
+    // nothing but the commit itself may have the controllers and the stream look
+    await using stack = await startStack({ agent: false, database, settings: { controllerPeriodMs: 600_000 } })
+    const events = await openEvents(stack.port)
+    const lost = proxy.loseNextCommit()
+    const answer = await stack.api('POST', '/v1/instances', body, { 'idempotency-key': 'k1' })
+    await lost
+    expect(answer).toMatchObject({ status: 503, body: { code: 'unavailable' } })
+    await events.until(() => events.events.some(({ event }) => event === 'instance.created'))
+    const [made] = await stack.list()
+    await until(
+      () => stack.get(made?.id ?? ''),
+      ({ status }) => status.conditions[0]?.message === 'No host has connected yet.',
+    )
+    const again = await create(stack, 'k1')
+    expect({ status: again.status, id: again.body.id, replayed: again.headers['idempotency-replayed'] }).toEqual({
+      status: 201,
+      id: made?.id,
+      replayed: 'true',
+    })
+    expect(await stack.list()).toHaveLength(1)
+    events.drop()
+  } finally {
+    await proxy.stop()
   }
 })
 

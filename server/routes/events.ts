@@ -58,7 +58,7 @@ interface Subscription {
 async function streamEvents(ctx: Context, reply: FastifyReply, { after, resourceId, signal }: Subscription) {
   const { feed } = ctx
   const resumable = after === undefined || (await feed.canResume(after))
-  let position = after === undefined || !resumable ? feed.last : after
+  let position = after === undefined || !resumable ? await feed.newest() : after
   reply.hijack()
   const response = reply.raw
   response.writeHead(200, {

@@ -92,7 +92,7 @@ export class Store {
     return promise
   }
 
-  /** Hear of the ids changed by each commit, after it. Returns the function that ends it. */
+  /** Hear of the ids changed by each commit, after it, and of a commit that may have failed. Returns the function that ends it. */
   onChange(listener: ChangeListener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -120,6 +120,8 @@ export class Store {
         for (const write of batch) answers.push(await this.#runInSavepoint(db, write, changed))
       })
     } catch (error) {
+      // the answer to a commit may be lost and the commit done: who waits for these changes looks for himself
+      if (changed.size > 0) this.#announce(changed)
       for (const write of batch) write.reject(error)
       return
     }
