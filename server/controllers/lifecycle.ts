@@ -2,7 +2,7 @@ import { hasEnded } from '@berth/contract/operations.ts'
 import type { Context } from '../context.ts'
 import { expireOperation } from '../domain/instance-lifecycle.ts'
 import { deleteOldEvents, hasEventBefore } from '../store/events.ts'
-import { deleteIdempotencyKey, listOldIdempotencyKeys } from '../store/idempotency-keys.ts'
+import { deleteOldIdempotencyKeys, listOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { deleteInstance, findInstance, listExpiredInstances } from '../store/instances.ts'
 import { deleteOperations, getOperation, listOldOperations, listOverdueOperations } from '../store/operations.ts'
 import type { ControllerPass } from './driver.ts'
@@ -61,9 +61,7 @@ async function removeOldKeys(ctx: Context): Promise<number> {
   const before = ctx.now() - ctx.settings.idempotencyKeyMs
   const keys = await listOldIdempotencyKeys(ctx.store.read, before, sweepSize)
   if (keys.length === 0) return 0
-  await ctx.store.write(async (tx) => {
-    for (const key of keys) await deleteIdempotencyKey(tx, key)
-  })
+  await ctx.store.write((tx) => deleteOldIdempotencyKeys(tx, keys, before))
   return keys.length
 }
 

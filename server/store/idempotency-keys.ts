@@ -26,3 +26,16 @@ export async function listOldIdempotencyKeys(db: Reader, before: number, limit: 
     .execute()
   return rows.map((row) => row.key)
 }
+
+/** Let keys go that were bound before a time; one that was bound anew since it was listed stays. */
+export async function deleteOldIdempotencyKeys(
+  tx: Transaction,
+  keys: readonly string[],
+  before: number,
+): Promise<void> {
+  await tx.db
+    .deleteFrom('idempotency_keys')
+    .where('key', 'in', [...keys])
+    .where('created_at', '<', before)
+    .execute()
+}

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { deleteOldEvents, eventRange, hasEventBefore, insertEvents, listEvents, mergeChange } from './events.ts'
 import {
   deleteIdempotencyKey,
+  deleteOldIdempotencyKeys,
   findIdempotencyKey,
   insertIdempotencyKey,
   listOldIdempotencyKeys,
@@ -199,6 +200,12 @@ describe.each(engines)('idempotency keys on $name', (engine) => {
     await expect(bind('a', 40)).rejects.toThrow()
     expect(await listOldIdempotencyKeys(store.read, 30, 10)).toEqual(['b', 'c'])
     expect(await listOldIdempotencyKeys(store.read, 31, 2)).toEqual(['b', 'c'])
+    const old = await listOldIdempotencyKeys(store.read, 25, 10)
+    await store.write((tx) => deleteIdempotencyKey(tx, 'b'))
+    await bind('b', 100) // a request with it came since it was listed
+    await store.write((tx) => deleteOldIdempotencyKeys(tx, old, 25))
+    expect(await findIdempotencyKey(store.read, 'b')).toEqual(row('b', 100))
+    expect(await findIdempotencyKey(store.read, 'c')).toBe(null)
     await store.write((tx) => deleteIdempotencyKey(tx, 'a'))
     await bind('a', 40)
     expect((await findIdempotencyKey(store.read, 'a'))?.created_at).toBe(40)
