@@ -261,9 +261,14 @@ describe('where a stream begins', () => {
     }
   })
 
-  test('HEAD is no stream and is answered at once', async () => {
+  test('HEAD is answered at once, as GET would begin', async () => {
     await using stack = await startStack({ agent: false })
-    expect((await stack.api('HEAD', '/v1/events')).status).toBe(404)
+    const { status, headers, text } = await stack.api('HEAD', '/v1/events')
+    expect({ status, type: headers['content-type'], text }).toEqual({
+      status: 200,
+      type: 'text/event-stream; charset=utf-8',
+      text: '',
+    })
   })
 })
 

@@ -14,12 +14,13 @@ const Stream = Type.String({
   contentSchema: { $ref: '#/components/schemas/Event' },
 })
 
+const eventStream = 'text/event-stream; charset=utf-8'
+
 /** GET /v1/events */
 export function eventRoutes(api: Api, ctx: Context): void {
   api.get(
     '/v1/events',
     {
-      exposeHeadRoute: false, // it would never end
       schema: {
         operationId: 'streamEvents',
         summary: 'Every change, as server-sent events',
@@ -39,6 +40,7 @@ export function eventRoutes(api: Api, ctx: Context): void {
       },
     },
     async (request, reply) => {
+      if (request.method === 'HEAD') return reply.type(eventStream).send('') // the stream itself would never end
       const lastEventId = request.headers['last-event-id']
       const after = lastEventId === undefined ? request.query.after : Number(lastEventId)
       const signal = callerSignal(reply)
@@ -62,7 +64,7 @@ async function streamEvents(ctx: Context, reply: FastifyReply, { after, resource
   reply.hijack()
   const response = reply.raw
   response.writeHead(200, {
-    'content-type': 'text/event-stream; charset=utf-8',
+    'content-type': eventStream,
     'cache-control': 'no-store',
     'x-accel-buffering': 'no', // a proxy must pass each event on at once
     'x-request-id': reply.request.id,
