@@ -74,6 +74,7 @@ async function pages(store: Store, filter: InstanceFilter, limit: number): Promi
     const after = ids.at(-1)
     const page = await listInstances(store.read, filter, after === undefined ? { limit } : { after, limit })
     expect(page.length).toBeLessThanOrEqual(limit)
+    if (after !== undefined) expect(page.find(({ id }) => id <= after)?.id).toBeUndefined() // or it would never end
     ids.push(...page.map((instance) => instance.id))
     if (page.length < limit) return ids
   }
