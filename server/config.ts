@@ -1,6 +1,7 @@
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { InstanceType } from '@berth/contract/instance-types.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
+import { defaultLimits, type Limits } from './limits.ts'
 
 /** What may be set; every time is in milliseconds. */
 export interface Settings {
@@ -22,6 +23,8 @@ export interface Settings {
   hostUnreachableMs: number
   /** Period of the controllers, which repairs lost wakes. */
   controllerPeriodMs: number
+  /** Bounds on what clients may send and hold. */
+  limits: Limits
 }
 
 const minuteMs = 60_000
@@ -42,6 +45,7 @@ export const defaultSettings: Settings = {
   eventStallMs: 30_000,
   hostUnreachableMs: minuteMs,
   controllerPeriodMs: 10_000,
+  limits: defaultLimits,
 }
 
 /** A host that may connect and the credential that proves it. */

@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
 import type { EventFeed } from './event-feed.ts'
 import type { Store } from './store/store.ts'
+import type { WaitSlots } from './waiting.ts'
 
 /** What the rules of the domain and the controllers work with; built once by main.ts. */
 export interface Context {
@@ -16,6 +17,8 @@ export interface Context {
   settings: Settings
   images: ReadonlyMap<string, CatalogueImage>
   instanceTypes: ReadonlyMap<string, InstanceType>
+  /** How many clients may wait at the same time. */
+  waitSlots: WaitSlots
 }
 
 /** Milliseconds an operation of this type may take. */

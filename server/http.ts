@@ -17,6 +17,9 @@ import Fastify, {
 import type { Logger } from 'pino'
 import Type from 'typebox'
 import { ApiError } from './api-error.ts'
+import { enforceLimits } from './http-limits.ts'
+import { parseJsonBody } from './json-body.ts'
+import type { Limits } from './limits.ts'
 import { openapiOptions } from './openapi.ts'
 import { isStorageFull, isStorageUnavailable } from './store/engine.ts'
 import { requestError, useStrictValidation } from './validation.ts'
@@ -25,21 +28,29 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Whether a request without a body is as good as one with an empty object. */
     optionalBody?: boolean
+    /** The body comes from a host that has proved who it is: it may be of any shape. */
+    fromHost?: true
   }
 }
 
-/** Largest body, bytes. The largest useful one carries 64 KiB of user data. */
-const bodyLimitBytes = 1024 * 1024
+/** Time that a client gets to take the answer to what was no request, milliseconds. */
+const lingerMs = 2000
 
 /**
  * An HTTP server without routes that knows the named schemas: problem documents for every error, strict validation, and the guard that lets only
  * programs on this machine drive it.
  */
-export async function buildHttp(log: Logger, named: readonly object[]): Promise<FastifyInstance> {
+export async function buildHttp(log: Logger, named: readonly object[], limits: Limits): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     loggerInstance: log.child({}, { level: 'warn' }) as FastifyBaseLogger,
-    bodyLimit: bodyLimitBytes,
-    requestTimeout: 60_000,
+    bodyLimit: limits.bodyBytes,
+    requestTimeout: limits.requestMs,
+    keepAliveTimeout: limits.keepAliveMs,
+    http: {
+      maxHeaderSize: limits.headerBytes,
+      headersTimeout: limits.headersMs,
+      connectionsCheckingInterval: limits.checkMs,
+    },
     routerOptions: { maxParamLength: 512 },
     genReqId: newRequestId,
     frameworkErrors: (error, request, reply) => sendError(error, request, reply),
@@ -48,9 +59,10 @@ export async function buildHttp(log: Logger, named: readonly object[]): Promise<
   })
   // Node would answer 417 without a body to an Expect it does not know; it may be ignored (RFC 9110, 10.1.1)
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
+  enforceLimits(app, limits, log)
   useStrictValidation(app, named)
   for (const schema of named) app.addSchema(schema)
-  acceptOnlyJson(app)
+  acceptOnlyJson(app, limits)
   app.addHook('onRoute', refuseUnknownQueries)
   app.addHook('preValidation', async (request) => {
     // `null` is a body, and not one of the schema
@@ -77,23 +89,14 @@ function refuseUnknownQueries(route: RouteOptions): void {
   if (route.schema !== undefined && route.schema.hide !== true) route.schema.querystring ??= Type.Object({}, strict)
 }
 
-const utf8 = new TextDecoder('utf-8', { fatal: true })
-
 /** Bodies are JSON or absent; an empty one is as good as none, also with a JSON content type. */
-function acceptOnlyJson(app: FastifyInstance): void {
+function acceptOnlyJson(app: FastifyInstance, limits: Limits): void {
   app.removeAllContentTypeParsers()
   app.addContentTypeParser(
     ['application/json', 'application/merge-patch+json'],
     { parseAs: 'buffer' },
-    (_request, body, done) => {
-      try {
-        const text = utf8.decode(Buffer.from(body))
-        done(null, text.trim() === '' ? undefined : JSON.parse(text))
-      } catch (error) {
-        const why = error instanceof Error ? shorten(error.message) : 'unknown fault'
-        done(new ApiError('invalid_json', `The body is not valid JSON: ${why}`))
-      }
-    },
+    async (request: FastifyRequest, body: Buffer) =>
+      parseJsonBody(body, request.routeOptions.config.fromHost ? null : limits),
   )
 }
 
@@ -118,9 +121,9 @@ function refuseForeignPages(request: FastifyRequest): void {
 }
 
 function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply) {
-  const known = toApiError(error)
+  const known = toApiError(error, request.routeOptions.bodyLimit)
   if (known.status >= 500) request.log.error({ err: error, internal: known.internal }, 'request failed')
-  if (known.status === 503) reply.header('retry-after', '1')
+  if (known.status === 503 || known.status === 429) reply.header('retry-after', '1')
   return reply
     .code(known.status)
     .header('x-request-id', request.id)
@@ -129,13 +132,16 @@ function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply)
     .send(problemDocument(known, request.id))
 }
 
-/** What Node's parser could not read as a request still gets a problem document, and the connection ends. */
+/**
+ * What Node's parser could not read as a request still gets a problem document, and the connection ends: at the latest
+ * after a while, because the client may keep its own end open for ever.
+ */
 function answerUnreadable(error: ConnectionError, socket: Socket): void {
-  if (!socket.writable) return
-  const tooLarge = error.code === 'HPE_HEADER_OVERFLOW'
-  const known = tooLarge
-    ? new ApiError('header_too_large', 'The request line and headers are too large.')
-    : new ApiError('invalid_request', 'This is not a valid HTTP request.')
+  if (!socket.writable || answerHasBegun(socket)) {
+    socket.destroy()
+    return
+  }
+  const known = unreadable(error)
   const requestId = newRequestId()
   const body = JSON.stringify(problemDocument(known, requestId))
   const head = [
@@ -146,6 +152,25 @@ function answerUnreadable(error: ConnectionError, socket: Socket): void {
     'connection: close',
   ]
   socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+  const timer = setTimeout(() => socket.destroy(), lingerMs)
+  socket.once('close', () => clearTimeout(timer))
+}
+
+/** Node keeps the answer that is being written at the socket; another one in the middle of it would be taken for its bytes. */
+function answerHasBegun(socket: Socket): boolean {
+  const current: unknown = Reflect.get(socket, '_httpMessage')
+  return typeof current === 'object' && current !== null && Reflect.get(current, 'headersSent') === true
+}
+
+function unreadable(error: ConnectionError): ApiError {
+  switch (error.code) {
+    case 'HPE_HEADER_OVERFLOW':
+      return new ApiError('header_too_large', 'The request line and headers are too large.')
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return new ApiError('request_timeout', 'The request did not arrive in time.')
+    default:
+      return new ApiError('invalid_request', 'This is not a valid HTTP request.')
+  }
 }
 
 const newRequestId = () => `req-${randomBytes(10).toString('hex')}`
@@ -168,7 +193,7 @@ function problemDocument(error: ApiError, requestId: string): Problem {
 }
 
 /** Errors of the framework by their codes (https://fastify.dev/docs/latest/Reference/Errors/). */
-function toApiError(error: unknown): ApiError {
+function toApiError(error: unknown, bodyLimitBytes: number): ApiError {
   if (error instanceof ApiError) return error
   if (isStorageFull(error)) {
     return new ApiError('storage_full', 'The disk that holds the state is full; nothing was changed.', { cause: error })
@@ -187,6 +212,8 @@ function toApiError(error: unknown): ApiError {
     case 'FST_ERR_BAD_URL':
     case 'FST_ERR_MAX_PARAM_LENGTH':
       return new ApiError('invalid_path', 'The path is not valid.')
+    case 'ECONNRESET': // nobody hears it, but it is no failure of the server
+      return new ApiError('invalid_request', 'The connection ended within the request.', { cause: error })
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
     case 'FST_ERR_CTP_EMPTY_JSON_BODY':
       return new ApiError('invalid_json', error.message)

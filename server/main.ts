@@ -10,6 +10,7 @@ import { registerHosts } from './domain/host-reports.ts'
 import { EventFeed } from './event-feed.ts'
 import { buildApi } from './routes/all.ts'
 import { Store } from './store/store.ts'
+import { WaitSlots } from './waiting.ts'
 
 const loopback = ['127.0.0.1', '::1', 'localhost']
 
@@ -32,12 +33,14 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   const now = config.now ?? Date.now
   const store = await Store.open(config.database, { now })
   const feed = await EventFeed.open(store, log)
+  const settings = { ...defaultSettings, ...config.settings }
   const ctx: Context = {
     store,
     feed,
     log,
     now,
-    settings: { ...defaultSettings, ...config.settings },
+    settings,
+    waitSlots: new WaitSlots(settings.limits.waits),
     images: new Map(config.images.map((image) => [image.id, image])),
     instanceTypes: new Map(config.instanceTypes.map((type) => [type.id, type])),
   }

@@ -1,6 +1,32 @@
+import { ApiError } from './api-error.ts'
 import type { Reader, Store } from './store/store.ts'
 
+/** Counts the clients that wait, each of which costs memory for as long as it likes. */
+export class WaitSlots {
+  readonly #most: number
+  #taken = 0
+
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  /** Take a slot and give it back when the work is over. Throws too_many_waits when none is free. */
+  async hold<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#taken >= this.#most) {
+      throw new ApiError('too_many_waits', `${this.#most} requests wait already; ask again without waiting, or later.`)
+    }
+    this.#taken++
+    try {
+      return await work()
+    } finally {
+      this.#taken--
+    }
+  }
+}
+
 export interface Wait<T> {
+  /** Where a client's wait is counted; a host's is not. */
+  slots?: WaitSlots
   timeoutMs: number
   signal: AbortSignal
   read: (db: Reader) => Promise<T>
@@ -13,6 +39,10 @@ export interface Wait<T> {
  */
 export async function waitForChange<T>(store: Store, ids: readonly string[], wait: Wait<T>): Promise<T> {
   if (wait.timeoutMs <= 0) return wait.read(store.read)
+  return wait.slots === undefined ? follow(store, ids, wait) : wait.slots.hold(() => follow(store, ids, wait))
+}
+
+async function follow<T>(store: Store, ids: readonly string[], wait: Wait<T>): Promise<T> {
   const watched = new Set(ids)
   let dirty = true
   let wake = () => {}

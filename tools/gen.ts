@@ -6,6 +6,7 @@ import { defaultSettings } from '@berth/server/config.ts'
 import { EventFeed } from '@berth/server/event-feed.ts'
 import { buildApi } from '@berth/server/routes/all.ts'
 import { Store } from '@berth/server/store/store.ts'
+import { WaitSlots } from '@berth/server/waiting.ts'
 import { pino } from 'pino'
 import { renderErrorCatalogue } from './error-catalogue.ts'
 
@@ -49,6 +50,7 @@ async function renderOpenapi(): Promise<string> {
     log,
     now: Date.now,
     settings: defaultSettings,
+    waitSlots: new WaitSlots(0),
     images: new Map(),
     instanceTypes: new Map(),
   }

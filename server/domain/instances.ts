@@ -41,6 +41,7 @@ export async function readInstance(
 ): Promise<VersionedInstance & { outcome: WaitOutcome | null }> {
   if (wait === null) return { ...versioned(await getInstance(ctx.store.read, id)), outcome: null }
   const last = await waitForChange(ctx.store, [id], {
+    slots: ctx.waitSlots,
     timeoutMs: wait.timeoutSeconds * 1000,
     signal,
     read: (db) => getInstance(db, id),

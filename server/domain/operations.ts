@@ -109,6 +109,7 @@ export async function readOperation(
   signal: AbortSignal,
 ): Promise<Operation> {
   const operation = await waitForChange(ctx.store, [id], {
+    slots: ctx.waitSlots,
     timeoutMs: (waitSeconds ?? 0) * 1000,
     signal,
     read: (db) => getOperation(db, id),

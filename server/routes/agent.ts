@@ -43,7 +43,7 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
 
   api.post(
     '/v1/agent/observed',
-    { onRequest, bodyLimit: observedLimitBytes, schema: { hide: true, body: Observed } },
+    { onRequest, bodyLimit: observedLimitBytes, config: { fromHost: true }, schema: { hide: true, body: Observed } },
     async (request, reply) => {
       await recordObserved(ctx, authenticate(request), request.body)
       return reply.code(204).send()

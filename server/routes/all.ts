@@ -31,7 +31,7 @@ import { vpcRoutes } from './vpcs.ts'
 
 /** The HTTP server with every route. */
 export async function buildApi(ctx: Context, credentials: readonly HostCredential[]): Promise<FastifyInstance> {
-  const app = await buildHttp(ctx.log, namedSchemas())
+  const app = await buildHttp(ctx.log, namedSchemas(), ctx.settings.limits)
   const api = app.withTypeProvider<TypeBoxTypeProvider>()
   instanceRoutes(api, ctx)
   operationRoutes(api, ctx)

@@ -91,7 +91,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         querystring: InstanceGetQuery,
         response: {
           200: withHeaders(ref(Instance), { etag: ETag, 'berth-wait': BerthWait }),
-          ...problems('not_found'),
+          ...problems('not_found', 'too_many_waits'),
         },
       },
     },

@@ -42,7 +42,7 @@ export function operationRoutes(api: Api, ctx: Context): void {
         tags,
         params: Params,
         querystring: OperationGetQuery,
-        response: { 200: ref(Operation), ...problems('invalid_path', 'not_found') },
+        response: { 200: ref(Operation), ...problems('not_found', 'too_many_waits') },
       },
     },
     async (request, reply) => readOperation(ctx, request.params.id, request.query.wait, callerSignal(reply)),

@@ -28,10 +28,9 @@ export function frameworkCodes(method: string | readonly string[], schema: Fasti
   if (schema.params !== undefined) codes.push('invalid_path')
   if ([method].flat().some((each) => methodsWithBody.includes(each))) {
     // the body of a DELETE is read, too, though none is expected
-    codes.push('invalid_json', 'body_too_large', 'unsupported_media_type')
+    codes.push('invalid_json', 'body_too_large', 'unsupported_media_type', 'validation_failed')
   }
   if (schema.headers !== undefined) codes.push('invalid_header')
-  if (schema.body !== undefined) codes.push('validation_failed')
   return codes
 }
 

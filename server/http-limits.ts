@@ -1,0 +1,85 @@
+import { readFileSync } from 'node:fs'
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { Logger } from 'pino'
+import { ApiError } from './api-error.ts'
+import type { Limits } from './limits.ts'
+
+/** How often it is logged that connections were refused, milliseconds. */
+const refusalLogMs = 60_000
+
+/**
+ * Hold a server to its limits where Node and Fastify have no option for it: connections, requests on one connection,
+ * length of the URL, number of headers, and clients that do not take their answer.
+ */
+export function enforceLimits(app: FastifyInstance, limits: Limits, log: Logger): void {
+  limitConnections(app, limits, log)
+  const closeGreedy = pipelineGuard(limits.pipelinedRequests)
+  app.addHook('onRequest', async (request, reply) => {
+    if (closeGreedy(request, reply.raw)) return reply.hijack()
+    if (request.url.length > limits.urlBytes) {
+      throw new ApiError('uri_too_long', `The URI may have at most ${limits.urlBytes} bytes.`)
+    }
+    if (request.raw.rawHeaders.length / 2 > limits.headers) {
+      throw new ApiError('header_too_large', `A request may have at most ${limits.headers} headers.`)
+    }
+  })
+  app.addHook('onSend', async (_request, reply, payload) => {
+    if (typeof payload === 'string' || Buffer.isBuffer(payload)) closeWhenStalled(reply.raw, limits.stalledAnswerMs)
+  })
+}
+
+/** New connections over the cap are closed at once; those there are go on. */
+function limitConnections(app: FastifyInstance, limits: Limits, log: Logger): void {
+  const { server } = app
+  // files, the database and the agent in the same process need descriptors too
+  server.maxConnections = Math.min(limits.connections, Math.floor(maxOpenFiles() / 2))
+  let loggedAt = Number.NEGATIVE_INFINITY
+  server.on('drop', () => {
+    if (performance.now() - loggedAt < refusalLogMs) return
+    loggedAt = performance.now()
+    log.warn({ connections: server.maxConnections }, 'too many connections; new ones are refused')
+  })
+}
+
+/** Soft limit of this process (proc_pid_limits(5)); infinite where it cannot be read. */
+function maxOpenFiles(): number {
+  try {
+    const limit = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
+    return limit === undefined ? Number.POSITIVE_INFINITY : Number(limit)
+  } catch {
+    return Number.POSITIVE_INFINITY
+  }
+}
+
+/**
+ * Closes the connection of a client that sends requests without waiting for answers. Node hands each of them over as it
+ * comes, so one connection could otherwise hold any number of waiting requests.
+ */
+function pipelineGuard(most: number): (request: FastifyRequest, response: ServerResponse) => boolean {
+  const unanswered = new WeakMap<Socket, number>()
+  return ({ socket }, response) => {
+    const now = (unanswered.get(socket) ?? 0) + 1
+    unanswered.set(socket, now)
+    response.once('close', () => unanswered.set(socket, (unanswered.get(socket) ?? 1) - 1))
+    if (now <= most) return false
+    socket.destroy()
+    return true
+  }
+}
+
+/**
+ * From here on the client must take something of the answer within the time, again and again, until it has it all. The
+ * socket's own timer counts bytes that the kernel took as activity (https://nodejs.org/api/net.html#socketsettimeouttimeout-callback).
+ */
+function closeWhenStalled(response: ServerResponse, timeoutMs: number): void {
+  const begin = (socket: Socket) => {
+    socket.setTimeout(timeoutMs)
+    // before Node's own listener, which sets the keep-alive time: a request that waits behind this one has no such limit
+    response.prependOnceListener('finish', () => socket.setTimeout(0))
+  }
+  // an answer behind another one on the same connection gets the socket when it is its turn
+  if (response.socket === null) response.once('socket', begin)
+  else begin(response.socket)
+}
