@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
 import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
@@ -42,7 +43,8 @@ interface SimulatedInstance {
 export class SimulatedHost implements HostDriver {
   readonly hypervisor = 'simulated'
   readonly accelerator = { kind: 'none', reason: 'simulated: no instance is a real machine' } as const
-  hostBootId = 'simulated-boot-1'
+  /** Another one in each process: what runs here ends with the process, as all does when a host restarts. */
+  hostBootId = `simulated-${randomBytes(4).toString('hex')}-boot-1`
   readonly #timing: Required<SimulatedHostOptions>
   readonly #instances = new Map<string, SimulatedInstance>()
   readonly #faults = new Map<FaultPoint, HostError[]>()
@@ -94,7 +96,7 @@ export class SimulatedHost implements HostDriver {
 
   /** Every VMM dies and the host comes up anew. */
   restart(): void {
-    this.hostBootId = `simulated-boot-${Number(this.hostBootId.split('-').at(-1)) + 1}`
+    this.hostBootId = this.hostBootId.replace(/\d+$/, (boots) => String(Number(boots) + 1))
     for (const instance of this.#instances.values()) {
       instance.vmm?.die()
       instance.vmm = null
