@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { consoleLogKeptBytes } from '@berth/contract/host.ts'
 import type { Logger } from 'pino'
 import type { InstanceWorker } from './instance-worker.ts'
-import type { ServerLink } from './server-link.ts'
+import { backOff, type ServerLink } from './server-link.ts'
 
 /** Serial output goes to the server at most this often, milliseconds. */
 const everyMs = 1000
@@ -14,6 +14,7 @@ export class ConsoleForwarder {
   readonly #log: Logger
   readonly #positions = new Map<string, number>()
   readonly #busy = new Map<string, Promise<void>>()
+  #failures = 0
 
   constructor(link: ServerLink, workers: ReadonlyMap<string, InstanceWorker>, log: Logger) {
     this.#link = link
@@ -22,10 +23,15 @@ export class ConsoleForwarder {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    let failedRounds = 0
     while (!signal.aborted) {
+      const before = this.#failures
       await Promise.all([...this.#workers.keys()].map((id) => this.flush(id)))
       for (const id of this.#positions.keys()) if (!this.#workers.has(id)) this.#positions.delete(id)
-      await delay(everyMs, undefined, { signal }).catch(() => undefined)
+      failedRounds = this.#failures > before ? failedRounds + 1 : 0
+      // a server that is away or whose disk is full is not asked for every instance every second
+      if (failedRounds > 2) await backOff(failedRounds, signal)
+      else await delay(everyMs, undefined, { signal }).catch(() => undefined)
     }
   }
 
@@ -35,6 +41,7 @@ export class ConsoleForwarder {
     const mine = before
       .then(() => this.#forward(id))
       .catch((error) => {
+        this.#failures++
         this.#positions.delete(id) // ask again where to go on
         this.#log.debug({ err: error, instance: id }, 'serial output was not handed over')
       })

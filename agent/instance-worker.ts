@@ -9,6 +9,7 @@ import { InstanceProgress } from './instance-progress.ts'
 import type { InstanceRecord } from './instance-record.ts'
 import { InstanceShutdown } from './instance-shutdown.ts'
 import { InstanceSteps, stepError } from './instance-steps.ts'
+import { LedgerUnavailable } from './ledger.ts'
 import { SerialFollower } from './serial-follower.ts'
 
 /** Pause before an act that failed is planned anew, milliseconds. */
@@ -55,6 +56,8 @@ export class InstanceWorker {
   #hadGrace: Vmm | null = null
   #wake: () => void = () => {}
   #dirty = true
+  /** The record has changed since it was last written down. */
+  #unsaved = false
   #stopped = false
   readonly #stopping = new AbortController()
   /** Gives up the start that is under way. */
@@ -81,12 +84,14 @@ export class InstanceWorker {
       timeoutMs: env.settings.deadlinesMs.shutdown,
     })
     this.#serial = new SerialFollower(env.driver, record, {
-      onKernel: () => this.#progress.kernelSeen(),
+      onKernel: () => this.#note(() => this.#progress.kernelSeen()),
       onReady: (marker) => {
         // who waited for this looks at the console next
-        if (this.#progress.guestReady(marker)) void env.flushConsole(record.id)
+        this.#note(() => {
+          if (this.#progress.guestReady(marker)) void env.flushConsole(record.id)
+        })
       },
-      onDropped: () => this.#progress.save(),
+      onDropped: () => this.#note(() => this.#progress.save()),
     })
   }
 
@@ -127,19 +132,33 @@ export class InstanceWorker {
     await this.#adoptUntilKnown()
     while (!this.#stopped) {
       this.#dirty = false
-      this.#notice()
-      const action = planInstance(this.#intent.instance, this.#situation(), this.#env.now())
-      if (action.kind === 'none' || action.kind === 'wait') {
-        if (action.kind === 'none') this.#progress.settled()
-        await this.#idle(action)
-        continue
-      }
       try {
-        await this.#perform(action)
+        if (this.#unsaved) this.#progress.save()
+        this.#unsaved = false
+        this.#notice()
+        const action = planInstance(this.#intent.instance, this.#situation(), this.#env.now())
+        if (action.kind === 'none' || action.kind === 'wait') {
+          if (action.kind === 'none') this.#progress.settled()
+          await this.#idle(action)
+        } else {
+          await this.#perform(action)
+        }
       } catch (error) {
-        this.#log.error({ err: error, action: action.kind }, 'the act failed; it is tried again')
+        this.#log.error({ err: error }, 'the act failed; it is tried again')
+        this.#unsaved ||= error instanceof LedgerUnavailable
         await this.#pause(afterFailureMs)
       }
+    }
+  }
+
+  /** Take in an event; what cannot be written down now is saved before the next act. */
+  #note(event: () => void): void {
+    try {
+      event()
+    } catch (error) {
+      this.#log.error({ err: error }, 'an event could not be saved; it is tried again')
+      this.#unsaved = true
+      this.#nudge()
     }
   }
 
@@ -295,13 +314,14 @@ export class InstanceWorker {
         discard: (late) => late.quit(),
       })
       this.#follow(vmm)
+      this.#serial.start() // reads in a later turn
       this.#progress.cpusRun(now())
-      this.#serial.start()
     } catch (error) {
       if (signal.aborted) {
         this.#progress.abandoned()
         return
       }
+      if (error instanceof LedgerUnavailable) throw error // no fault of the instance: it is started again
       this.#log.error({ err: error }, 'the instance cannot be started')
       this.#progress.failed(stepError(error, 'boot'))
     }

@@ -3,6 +3,14 @@ import SqliteDatabase from 'better-sqlite3'
 import Value from 'typebox/value'
 import type { InstanceRecord } from './instance-record.ts'
 
+/** The ledger cannot be written, for the most part because its disk is full. Nothing was stored; it passes. */
+export class LedgerUnavailable extends Error {
+  constructor(cause: unknown) {
+    super(`the ledger cannot be written: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    this.name = 'LedgerUnavailable'
+  }
+}
+
 /**
  * The agent's memory: the last desired state it heard and one record an instance. Every save is on disk when it
  * returns (`synchronous=FULL`), so intent is durable before it is acted on and a host that restarts with the server
@@ -36,8 +44,9 @@ export class Ledger {
     return Value.Check(Desired, desired) ? desired : null
   }
 
+  /** Throws LedgerUnavailable. */
   saveDesired(desired: Desired): void {
-    this.#setMeta.run('desired', JSON.stringify(desired))
+    written(() => this.#setMeta.run('desired', JSON.stringify(desired)))
   }
 
   /** This host's id, made by `create` the first time. */
@@ -61,12 +70,14 @@ export class Ledger {
     return rows.map((row) => JSON.parse(row.record))
   }
 
+  /** Throws LedgerUnavailable. */
   saveRecord(record: InstanceRecord): void {
-    this.#save.run(record.id, JSON.stringify(record))
+    written(() => this.#save.run(record.id, JSON.stringify(record)))
   }
 
+  /** Throws LedgerUnavailable. */
   removeRecord(id: string): void {
-    this.#remove.run(id)
+    written(() => this.#remove.run(id))
   }
 
   close(): void {
@@ -76,5 +87,13 @@ export class Ledger {
   #getMeta(key: string): string | null {
     const row = this.#db.prepare<[string], { value: string }>('select value from meta where key = ?').get(key)
     return row?.value ?? null
+  }
+}
+
+function written(write: () => void): void {
+  try {
+    write()
+  } catch (error) {
+    throw new LedgerUnavailable(error)
   }
 }

@@ -5,7 +5,7 @@ import type { Logger } from 'pino'
 import { type AgentSettings, defaultAgentSettings } from './config.ts'
 import { ConsoleForwarder } from './console-forwarder.ts'
 import type { HostDriver } from './host-driver.ts'
-import { Ledger } from './ledger.ts'
+import { Ledger, LedgerUnavailable } from './ledger.ts'
 import { Reconciler } from './reconcile.ts'
 import { backOff, ServerLink, ServerRefusal } from './server-link.ts'
 
@@ -106,12 +106,13 @@ async function repeat(log: Logger, signal: AbortSignal, what: string, once: () =
   while (!signal.aborted) {
     try {
       await once()
-      if (failures > 0) log.info(`${what}: the server can be reached again`)
+      if (failures > 0) log.info(`${what}: it works again`)
       failures = 0
     } catch (error) {
       if (signal.aborted) return
       const refused = error instanceof ServerRefusal
-      if (failures === 0 || refused) log.warn({ err: error }, `${what}: the server cannot be reached`)
+      const why = error instanceof LedgerUnavailable ? 'it cannot be stored' : 'the server cannot be reached'
+      if (failures === 0 || refused) log.warn({ err: error }, `${what}: ${why}`)
       await backOff(failures++, signal)
     }
   }

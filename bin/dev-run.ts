@@ -21,6 +21,9 @@ import { removeRuntime } from './runtime.ts'
 /** Exit code of a command that only root can run (sysexits.h, EX_NOPERM). */
 const needsRoot = 77
 
+/** Log that is kept until it can be written, bytes. */
+const unwrittenLogBytes = 1024 * 1024
+
 /** Run server and agent until SIGINT or SIGTERM; gives the exit code. */
 export async function up(flags: DevFlags): Promise<number> {
   if (!mayRun(flags)) return needsRoot
@@ -117,7 +120,10 @@ async function openWhenFree(flags: DevFlags): Promise<DataDirectory> {
 }
 
 function logger(flags: DevFlags): Logger {
-  return pino({ level: flags.logLevel }, pino.destination({ fd: 2, sync: true }))
+  // standard error may be a file on a disk that is full: lines are lost then, or come later, and the process lives on
+  const destination = pino.destination({ fd: 2, sync: true, maxLength: unwrittenLogBytes })
+  destination.on('error', () => undefined)
+  return pino({ level: flags.logLevel }, destination)
 }
 
 function mayRun(flags: DevFlags): boolean {

@@ -5,6 +5,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Logger } from 'pino'
 import { ApiError } from './api-error.ts'
 import type { Limits } from './limits.ts'
+import { seldom } from './seldom.ts'
 
 /** How often it is logged that connections were refused, milliseconds. */
 const refusalLogMs = 60_000
@@ -35,12 +36,10 @@ function limitConnections(app: FastifyInstance, limits: Limits, log: Logger): vo
   const { server } = app
   // files, the database and the agent in the same process need descriptors too
   server.maxConnections = Math.min(limits.connections, Math.floor(maxOpenFiles() / 2))
-  let loggedAt = Number.NEGATIVE_INFINITY
-  server.on('drop', () => {
-    if (performance.now() - loggedAt < refusalLogMs) return
-    loggedAt = performance.now()
-    log.warn({ connections: server.maxConnections }, 'too many connections; new ones are refused')
+  const logRefusal = seldom(refusalLogMs, (skipped: number) => {
+    log.warn({ connections: server.maxConnections, skipped }, 'too many connections; new ones are refused')
   })
+  server.on('drop', () => logRefusal())
 }
 
 /** Soft limit of this process (proc_pid_limits(5)); infinite where it cannot be read. */

@@ -21,6 +21,7 @@ import { enforceLimits } from './http-limits.ts'
 import { parseJsonBody } from './json-body.ts'
 import type { Limits } from './limits.ts'
 import { openapiOptions } from './openapi.ts'
+import { seldom } from './seldom.ts'
 import { isStorageFull, isStorageUnavailable } from './store/engine.ts'
 import { requestError, useStrictValidation } from './validation.ts'
 
@@ -122,7 +123,7 @@ function refuseForeignPages(request: FastifyRequest): void {
 
 function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply) {
   const known = toApiError(error, request.routeOptions.bodyLimit)
-  if (known.status >= 500) request.log.error({ err: error, internal: known.internal }, 'request failed')
+  if (known.status >= 500) logFailure(request, known, error)
   if (known.status === 503 || known.status === 429) reply.header('retry-after', '1')
   return reply
     .code(known.status)
@@ -130,6 +131,16 @@ function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply)
     .header('content-type', 'application/problem+json')
     .serializer((payload: unknown) => JSON.stringify(payload))
     .send(problemDocument(known, request.id))
+}
+
+/** A full disk fails every write alike, and the log may lie on it: it is logged only so often. */
+const logFullDisk = seldom(10_000, (request: FastifyRequest, error: unknown, skipped: number) =>
+  request.log.error({ err: error, skipped }, 'the disk is full; writes fail until there is room'),
+)
+
+function logFailure(request: FastifyRequest, known: ApiError, error: unknown): void {
+  if (known.code === 'storage_full') logFullDisk(request, error)
+  else request.log.error({ err: error, internal: known.internal }, 'request failed')
 }
 
 /**
@@ -192,9 +203,16 @@ function problemDocument(error: ApiError, requestId: string): Problem {
   }
 }
 
+/** Node's word that the client has gone before its request was there. Nobody hears the answer, but it is no failure. */
+function isAborted(error: unknown): boolean {
+  const { code, statusCode } = Object(error)
+  return code === 'ECONNRESET' && statusCode === 400
+}
+
 /** Errors of the framework by their codes (https://fastify.dev/docs/latest/Reference/Errors/). */
 function toApiError(error: unknown, bodyLimitBytes: number): ApiError {
   if (error instanceof ApiError) return error
+  if (isAborted(error)) return new ApiError('invalid_request', 'The connection ended within the request.')
   if (isStorageFull(error)) {
     return new ApiError('storage_full', 'The disk that holds the state is full; nothing was changed.', { cause: error })
   }
@@ -212,8 +230,6 @@ function toApiError(error: unknown, bodyLimitBytes: number): ApiError {
     case 'FST_ERR_BAD_URL':
     case 'FST_ERR_MAX_PARAM_LENGTH':
       return new ApiError('invalid_path', 'The path is not valid.')
-    case 'ECONNRESET': // nobody hears it, but it is no failure of the server
-      return new ApiError('invalid_request', 'The connection ended within the request.', { cause: error })
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
     case 'FST_ERR_CTP_EMPTY_JSON_BODY':
       return new ApiError('invalid_json', error.message)

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 
 /** Bytes of a child's standard error that are kept. */
@@ -8,13 +9,16 @@ const keptErrors = 32 * 1024
 /** A Node process of the program under test. It can be killed and started again. */
 export class Child {
   readonly #argv: readonly string[]
+  readonly #errorFile: string | null
   #process: ChildProcess | null = null
   #errors = ''
   /** Lines on standard error that say `"level":50`, since the first start. */
   errorLines = 0
 
-  constructor(argv: readonly string[]) {
+  /** With `errorFile` its standard error goes into that file and is not kept here. */
+  constructor(argv: readonly string[], errorFile: string | null = null) {
     this.#argv = argv
+    this.#errorFile = errorFile
   }
 
   get running(): boolean {
@@ -35,12 +39,16 @@ export class Child {
 
   start(): void {
     if (this.running) throw new Error(`runs already: ${this.#argv.join(' ')}`)
-    const child = spawn(process.execPath, this.#argv, { stdio: ['ignore', 'pipe', 'pipe'] })
-    child.stdout.resume()
-    createInterface(child.stderr).on('line', (line) => {
-      this.#errors = `${this.#errors}${line}\n`.slice(-keptErrors)
-      if (line.includes('"level":50')) this.errorLines++
-    })
+    const errorFile = this.#errorFile === null ? null : openSync(this.#errorFile, 'a')
+    const child = spawn(process.execPath, this.#argv, { stdio: ['ignore', 'pipe', errorFile ?? 'pipe'] })
+    if (errorFile !== null) closeSync(errorFile)
+    child.stdout?.resume()
+    if (child.stderr !== null) {
+      createInterface(child.stderr).on('line', (line) => {
+        this.#errors = `${this.#errors}${line}\n`.slice(-keptErrors)
+        if (line.includes('"level":50')) this.errorLines++
+      })
+    }
     this.#process = child
   }
 

@@ -12,6 +12,16 @@ const root = join(import.meta.dirname, '../..')
 /** `dev`: `berth dev`, server and agent in one process. `apart`: a process for each. */
 export type Layout = 'dev' | 'apart'
 
+export interface InstallationOptions {
+  /** A temporary directory unless given. */
+  data?: string
+  /** Of the layout `apart`: where the agent keeps its ledger. */
+  ledgerDirectory?: string
+  /** Of the layout `dev`: what is logged, and to which file. */
+  logLevel?: 'error' | 'debug'
+  errorFile?: string
+}
+
 /** Longest a process may take from its start until it serves, milliseconds. */
 const startMs = 60_000
 
@@ -25,7 +35,7 @@ export class Installation {
   readonly #server: Child
   readonly #agent: Child | null
 
-  private constructor(layout: Layout, data: string, port: number) {
+  private constructor(layout: Layout, data: string, port: number, options: InstallationOptions) {
     this.layout = layout
     this.data = data
     this.url = `http://127.0.0.1:${port}`
@@ -33,11 +43,12 @@ export class Installation {
     if (layout === 'dev') {
       this.ledgerFile = join(data, 'agent/ledger.db')
       const flags = ['--hypervisor', 'simulated', '--data-dir', data, '--listen', `127.0.0.1:${port}`]
-      this.#server = new Child([join(root, 'bin/berth.ts'), 'dev', ...flags, '--log-level', 'error'])
+      const { logLevel = 'error', errorFile } = options
+      this.#server = new Child([join(root, 'bin/berth.ts'), 'dev', ...flags, '--log-level', logLevel], errorFile)
       this.#agent = null
       return
     }
-    this.ledgerFile = join(data, 'ledger.db')
+    this.ledgerFile = join(options.ledgerDirectory ?? data, 'ledger.db')
     const host = { hostId: hostIdOf(this.ledgerFile), credential: 'credential-of-the-host' }
     const server = { port, databaseFile: this.databaseFile, ...host }
     const agent = { ledgerFile: this.ledgerFile, serverUrl: this.url, credential: host.credential }
@@ -45,9 +56,10 @@ export class Installation {
     this.#agent = new Child([join(import.meta.dirname, 'agent-process.ts'), JSON.stringify(agent)])
   }
 
-  /** A new one; nothing is started. In `data`, or in a temporary directory. */
-  static async prepare(layout: Layout, data = mkdtempSync(join(tmpdir(), 'berth-crash-'))): Promise<Installation> {
-    return new Installation(layout, data, await freePort())
+  /** A new one; nothing is started. */
+  static async prepare(layout: Layout, options: InstallationOptions = {}): Promise<Installation> {
+    const data = options.data ?? mkdtempSync(join(tmpdir(), 'berth-crash-'))
+    return new Installation(layout, data, await freePort(), options)
   }
 
   get server(): Child {
