@@ -17,8 +17,11 @@ const refusalLogMs = 60_000
 export function enforceLimits(app: FastifyInstance, limits: Limits, log: Logger): void {
   limitConnections(app, limits, log)
   const closeGreedy = pipelineGuard(limits.pipelinedRequests)
+  const admitBody = bodyGuard(limits)
+  const untaken = new UntakenAnswers(limits.untakenBytes)
   app.addHook('onRequest', async (request, reply) => {
     if (closeGreedy(request, reply.raw)) return reply.hijack()
+    admitBody(request)
     if (request.url.length > limits.urlBytes) {
       throw new ApiError('uri_too_long', `The URI may have at most ${limits.urlBytes} bytes.`)
     }
@@ -26,8 +29,10 @@ export function enforceLimits(app: FastifyInstance, limits: Limits, log: Logger)
       throw new ApiError('header_too_large', `A request may have at most ${limits.headers} headers.`)
     }
   })
-  app.addHook('onSend', async (_request, reply, payload) => {
-    if (typeof payload === 'string' || Buffer.isBuffer(payload)) closeWhenStalled(reply.raw, limits.stalledAnswerMs)
+  app.addHook('onSend', async (request, reply, payload) => {
+    if (typeof payload !== 'string' && !Buffer.isBuffer(payload)) return // a stream has to look after itself
+    untaken.add(request.socket, reply.raw, payload.length)
+    closeWhenStalled(reply.raw, limits.stalledAnswerMs)
   })
 }
 
@@ -81,4 +86,56 @@ function closeWhenStalled(response: ServerResponse, timeoutMs: number): void {
   // an answer behind another one on the same connection gets the socket when it is its turn
   if (response.socket === null) response.once('socket', begin)
   else begin(response.socket)
+}
+
+/**
+ * Refuses large bodies while there are many: each is held in memory until it has arrived, which a slow client can make
+ * long. Small ones always come through, and what hosts send.
+ */
+function bodyGuard(limits: Limits): (request: FastifyRequest) => void {
+  let large = 0
+  return (request) => {
+    const { headers, routeOptions, raw } = request
+    const announced = headers['transfer-encoding'] === undefined ? Number(headers['content-length'] ?? 0) : Infinity
+    if (announced <= limits.largeBodyBytes || routeOptions.config.fromHost === true) return
+    if (large >= limits.largeBodies) {
+      throw new ApiError('unavailable', 'Too many large bodies are being received; try again.')
+    }
+    large++
+    raw.once('close', () => large--) // it has arrived, or the connection has ended
+  }
+}
+
+/** Knows what was answered and not taken yet, oldest first. When that is too much, the oldest connections are closed. */
+class UntakenAnswers {
+  readonly #mostBytes: number
+  readonly #bytes = new Map<Socket, number>()
+  readonly #watched = new WeakSet<Socket>()
+  #total = 0
+
+  constructor(mostBytes: number) {
+    this.#mostBytes = mostBytes
+  }
+
+  add(socket: Socket, response: ServerResponse, bytes: number): void {
+    if (socket.destroyed) return
+    if (!this.#watched.has(socket)) {
+      this.#watched.add(socket)
+      socket.once('close', () => this.#change(socket, -(this.#bytes.get(socket) ?? 0)))
+    }
+    this.#change(socket, bytes)
+    response.once('finish', () => this.#change(socket, -bytes))
+    for (const oldest of this.#bytes.keys()) {
+      if (this.#total <= this.#mostBytes) break
+      this.#change(oldest, -(this.#bytes.get(oldest) ?? 0))
+      oldest.destroy()
+    }
+  }
+
+  #change(socket: Socket, by: number): void {
+    const now = Math.max(0, (this.#bytes.get(socket) ?? 0) + by)
+    this.#total += now - (this.#bytes.get(socket) ?? 0)
+    if (now === 0) this.#bytes.delete(socket)
+    else this.#bytes.set(socket, now)
+  }
 }

@@ -5,6 +5,9 @@
 export interface Limits {
   /** Body of a request. The largest useful one carries 64 KiB of user data. */
   bodyBytes: number
+  /** Bodies of more than `largeBodyBytes`, or of a length not told, that are received at the same time. */
+  largeBodies: number
+  largeBodyBytes: number
   /** Levels of objects and arrays in a body. */
   jsonDepth: number
   /** Values in a body, at all levels together. */
@@ -22,6 +25,8 @@ export interface Limits {
   keepAliveMs: number
   /** Time in which a client must take at least something of an answer that is ready. */
   stalledAnswerMs: number
+  /** Bytes of all answers that are ready but not taken; beyond it the oldest ones go, with their connections. */
+  untakenBytes: number
   /** Connections at the same time, also at most half of the process's file descriptors; more are closed at once. */
   connections: number
   /** Requests on one connection that are not answered yet; the connection of a client that sends more is closed. */
@@ -32,6 +37,8 @@ export interface Limits {
 
 export const defaultLimits: Limits = {
   bodyBytes: 1024 * 1024,
+  largeBodies: 100,
+  largeBodyBytes: 16 * 1024,
   jsonDepth: 32,
   jsonValues: 10_000,
   headerBytes: 16 * 1024,
@@ -42,6 +49,7 @@ export const defaultLimits: Limits = {
   checkMs: 5_000,
   keepAliveMs: 72_000,
   stalledAnswerMs: 30_000,
+  untakenBytes: 256 * 1024 * 1024,
   connections: 10_000,
   pipelinedRequests: 32,
   waits: 5_000,

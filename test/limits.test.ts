@@ -236,6 +236,43 @@ describe('requests that wait', () => {
   })
 })
 
+test('clients that have gone give their slots back, also those behind others on one connection', async () => {
+  await start({ waits: 3 })
+  const { id } = await stack.create()
+  const gone = open()
+  gone.send(requestOf(`/v1/instances/${id}?wait_for=running&timeout=600`).repeat(3))
+  const wait = () => attempt(`/v1/instances/${id}?wait_for=running&timeout=1`)
+  await until(wait, (status) => status === 429)
+  gone.close()
+  expect(await until(wait, (status) => status !== 429)).toBe(200)
+  const both = [wait(), wait(), wait()] // all three are free
+  expect(await Promise.all(both)).toEqual([200, 200, 200])
+})
+
+describe('large bodies', () => {
+  const headers = (bytes: number) => ['Content-Type: application/json', `Content-Length: ${bytes}`]
+
+  test('that arrive slowly are limited in number, small ones come through', async () => {
+    await start({ largeBodies: 3 })
+    const slow = Array.from({ length: 3 }, () => open())
+    for (const connection of slow) connection.send(`${requestOf('/v1/instances', 'POST', headers(500_000))}{`)
+    const large = Buffer.alloc(20_000, ' ')
+    const refused = await until(
+      () => stack.api('POST', '/v1/instances', large),
+      ({ status }) => status === 503,
+    )
+    expect(refused.headers['retry-after']).toBe('1')
+    expect(refused.body.code).toBe('unavailable')
+    expect((await stack.create()).id).toMatch(/^inst-/)
+    slow[0]?.close()
+    const taken = await until(
+      () => stack.api('POST', '/v1/instances', large),
+      ({ status }) => status !== 503,
+    )
+    expect(taken.status).toBe(422) // it is read, and found empty
+  })
+})
+
 describe('a client that does not take its answers', () => {
   test('is cut off, and one that takes them gets them all', async () => {
     await start({ stalledAnswerMs: 300, connections: 2 })
@@ -256,6 +293,23 @@ describe('a client that does not take its answers', () => {
       ),
     ).toBe(200)
   })
+})
+
+test('of answers that nobody takes the oldest go when they are too many bytes together', async () => {
+  await start({ untakenBytes: 1_000_000 })
+  for (let at = 0; at < 200; at++) await stack.create()
+  expect((await stack.api('GET', '/v1/instances')).text.length).toBeLessThan(500_000)
+  const stalled = open()
+  stalled.stopReading()
+  stalled.send(requestOf('/v1/instances').repeat(30)) // more than the kernel's buffers and the limit take
+  const others = Array.from({ length: 20 }, () => open())
+  for (const other of others) {
+    other.send(requestOf('/v1/instances') + requestOf('/healthz'))
+    await other.received(/"status":"ok"/)
+  }
+  stalled.resumeReading()
+  const received = await stalled.closed
+  expect(received.match(/HTTP\/1\.1 200 OK/g)?.length ?? 0).toBeLessThan(30)
 })
 
 describe('queries', () => {

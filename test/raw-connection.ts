@@ -38,6 +38,10 @@ export class RawConnection {
     this.#socket.pause()
   }
 
+  resumeReading(): void {
+    this.#socket.resume()
+  }
+
   /** Resolves when what was received matches. */
   received(pattern: RegExp): Promise<string> {
     return new Promise((resolve) => {

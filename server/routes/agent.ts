@@ -54,6 +54,7 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
     '/v1/agent/instances/:id/console-log',
     {
       onRequest,
+      config: { fromHost: true },
       schema: {
         hide: true,
         params: Type.Object({ id: Type.String({ pattern: pathIdPattern }) }),

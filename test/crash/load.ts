@@ -156,7 +156,7 @@ export async function runClient(
 
   async function broke(): Promise<void> {
     record.brokenConnections++
-    await delay(50)
+    await delay(250)
   }
 
   /** An answer other than the one that was wanted: expected ones are counted, others are faults. */
