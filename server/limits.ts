@@ -49,7 +49,7 @@ export const defaultLimits: Limits = {
   checkMs: 5_000,
   keepAliveMs: 72_000,
   stalledAnswerMs: 30_000,
-  untakenBytes: 256 * 1024 * 1024,
+  untakenBytes: 128 * 1024 * 1024,
   connections: 10_000,
   pipelinedRequests: 32,
   waits: 5_000,
