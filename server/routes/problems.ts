@@ -20,11 +20,22 @@ export function declaredCodes(responses: unknown): ErrorCode[] {
   return Object.values(responses ?? {}).flatMap((response: { codes?: ErrorCode[] }) => response.codes ?? [])
 }
 
+/** What any request can be answered with, whatever it asks for. */
+const everywhere = [
+  'invalid_query',
+  'forbidden_origin',
+  'uri_too_long',
+  'header_too_large',
+  'internal',
+  'unavailable',
+  'storage_full',
+] as const satisfies ErrorCode[]
+
 const methodsWithBody = ['POST', 'PUT', 'PATCH', 'DELETE']
 
 /** The codes that the HTTP layer itself answers to a request for a route with this method and schema. */
 export function frameworkCodes(method: string | readonly string[], schema: FastifySchema): ErrorCode[] {
-  const codes: ErrorCode[] = ['invalid_query', 'forbidden_origin', 'internal', 'unavailable', 'storage_full']
+  const codes: ErrorCode[] = [...everywhere]
   if (schema.params !== undefined) codes.push('invalid_path')
   if ([method].flat().some((each) => methodsWithBody.includes(each))) {
     // the body of a DELETE is read, too, though none is expected
