@@ -17,12 +17,10 @@ import { type RunningDev, startDev } from './dev.ts'
 import type { DevFlags } from './dev-command.ts'
 import { interruption } from './interruption.ts'
 import { removeRuntime } from './runtime.ts'
+import { standardError } from './standard-error.ts'
 
 /** Exit code of a command that only root can run (sysexits.h, EX_NOPERM). */
 const needsRoot = 77
-
-/** Log that is kept until it can be written, bytes. */
-const unwrittenLogBytes = 1024 * 1024
 
 /** Run server and agent until SIGINT or SIGTERM; gives the exit code. */
 export async function up(flags: DevFlags): Promise<number> {
@@ -120,10 +118,7 @@ async function openWhenFree(flags: DevFlags): Promise<DataDirectory> {
 }
 
 function logger(flags: DevFlags): Logger {
-  // standard error may be a file on a disk that is full: lines are lost then, or come later, and the process lives on
-  const destination = pino.destination({ fd: 2, sync: true, maxLength: unwrittenLogBytes })
-  destination.on('error', () => undefined)
-  return pino({ level: flags.logLevel }, destination)
+  return pino({ level: flags.logLevel }, standardError())
 }
 
 function mayRun(flags: DevFlags): boolean {

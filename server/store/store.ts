@@ -1,7 +1,7 @@
 import { type Kysely, sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
 import { ApiError } from '../api-error.ts'
-import type { ColumnTypes, StoreEngine } from './engine.ts'
+import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engine.ts'
 import { type Change, insertEvents, mergeChange } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
@@ -120,8 +120,9 @@ export class Store {
         for (const write of batch) answers.push(await this.#runInSavepoint(db, write, changed))
       })
     } catch (error) {
-      // the answer to a commit may be lost and the commit done: who waits for these changes looks for himself
-      if (changed.size > 0) this.#announce(changed)
+      // a lost connection may have lost the answer to a commit that is done: who waits for these changes looks for
+      // himself. Not when the database has said no: controllers would be woken by their own failures, for ever.
+      if (changed.size > 0 && isStorageUnavailable(error)) this.#announce(changed)
       for (const write of batch) write.reject(error)
       return
     }
