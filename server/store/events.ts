@@ -29,6 +29,11 @@ export function mergeChange(changes: Map<string, Change>, change: Change): void 
   changes.set(change.id, { ...before, ...change, action })
 }
 
+/** The type of the event that a change becomes: `instance.updated`. */
+export function eventType(change: Change): string {
+  return `${change.resource}.${change.action}`
+}
+
 /** Rows of one INSERT; a statement may have 32,766 values on SQLite (https://sqlite.org/limits.html). */
 const rowsPerInsert = 1000
 
@@ -37,7 +42,7 @@ export async function insertEvents(db: Reader, changes: readonly Change[], now: 
   for (let start = 0; start < changes.length; start += rowsPerInsert) {
     const rows = changes.slice(start, start + rowsPerInsert).map((change) => ({
       at: now,
-      type: `${change.resource}.${change.action}`,
+      type: eventType(change),
       resource_id: change.id,
       detail: JSON.stringify(change.detail ?? {}),
     }))

@@ -99,6 +99,7 @@ export async function listOverdueOperations(db: Reader, now: number, limit: numb
 
 export async function insertOperation(tx: Transaction, operation: StoredOperation): Promise<void> {
   await tx.db.insertInto('operations').values(serialise(operation)).execute()
+  tx.afterCommit((observer) => observer.operationOpened(operation))
   tx.changed(change('created', operation))
 }
 
@@ -112,6 +113,7 @@ export async function updateOperation(tx: Transaction, operation: StoredOperatio
     .where('finished_at', 'is', null)
     .executeTakeFirst()
   if (result.numUpdatedRows !== 1n) throw new Error(`operation ${id} had ended already`)
+  if (operation.finished_at !== null) tx.afterCommit((observer) => observer.operationEnded(operation))
   tx.changed(change('updated', operation))
 }
 

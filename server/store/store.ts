@@ -2,9 +2,10 @@ import { type Kysely, sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
 import { ApiError } from '../api-error.ts'
 import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engine.ts'
-import { type Change, insertEvents, mergeChange } from './events.ts'
+import { type Change, eventType, insertEvents, mergeChange } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
+import { type StoreObserver, unobserved } from './observer.ts'
 import { openPostgres, postgresColumnTypes } from './postgres.ts'
 import type { Database } from './schema.ts'
 import { openSqlite, sqliteColumnTypes } from './sqlite.ts'
@@ -19,6 +20,8 @@ export interface Transaction {
   changed(change: Change): void
   /** Wake who waits for a resource after the commit, without an event: what callers see of it did not change. */
   wake(resourceId: string): void
+  /** Do something once this is committed, and not at all when it is rolled back: it tells, it does not act. */
+  afterCommit(tell: (observer: StoreObserver) => void): void
 }
 
 export type ChangeListener = (resourceIds: ReadonlySet<string>) => void
@@ -26,6 +29,15 @@ export type ChangeListener = (resourceIds: ReadonlySet<string>) => void
 export interface StoreOptions {
   /** Milliseconds UTC, for the times of events. */
   now?: () => number
+  observer?: StoreObserver
+}
+
+/** What one commit comes to, collected from the writes in it. */
+interface Commit {
+  changed: Set<string>
+  kept: number
+  events: string[]
+  afterwards: ((observer: StoreObserver) => void)[]
 }
 
 interface WaitingWrite {
@@ -45,13 +57,15 @@ const maxWritesPerCommit = 64
 export class Store {
   readonly #engine: StoreEngine
   readonly #now: () => number
+  readonly #observer: StoreObserver
   readonly #listeners = new Set<ChangeListener>()
   #waiting: WaitingWrite[] = []
   #draining: Promise<void> | null = null
 
-  private constructor(engine: StoreEngine, now: () => number) {
+  private constructor(engine: StoreEngine, options: StoreOptions) {
     this.#engine = engine
-    this.#now = now
+    this.#now = options.now ?? Date.now
+    this.#observer = options.observer ?? unobserved
   }
 
   /**
@@ -62,7 +76,7 @@ export class Store {
     const engine = isPostgresUrl(database) ? openPostgres(database) : openSqlite(database)
     try {
       await migrate(engine)
-      return new Store(engine, options.now ?? Date.now)
+      return new Store(engine, options)
     } catch (error) {
       await engine.close()
       throw new Error(`the database ${withoutPassword(database)} cannot be opened or brought to the current schema`, {
@@ -74,6 +88,11 @@ export class Store {
   /** Which database it is. */
   get engine(): StoreEngine['name'] {
     return this.#engine.name
+  }
+
+  /** Writes that wait for a commit to take them. */
+  get queueLength(): number {
+    return this.#waiting.length
   }
 
   /** The last committed state. */
@@ -90,6 +109,21 @@ export class Store {
     this.#waiting.push({ work, resolve: (value) => resolve(value as T), reject })
     this.#draining ??= this.#drain()
     return promise
+  }
+
+  /** Resolves when the database answers a read; rejects with its error. */
+  async canRead(): Promise<void> {
+    await sql`select is_locked from kysely_migration_lock`.execute(this.read)
+  }
+
+  /**
+   * Resolves when a commit is durable that writes something: an empty one would also succeed on a full disk. The row of
+   * the migrations' lock is there always, and is given the value it has.
+   */
+  canWrite(): Promise<void> {
+    return this.write(async ({ db }) => {
+      await sql`update kysely_migration_lock set is_locked = is_locked`.execute(db)
+    })
   }
 
   /** Hear of the ids changed by each commit, after it, and of a commit that may have failed. Returns the function that ends it. */
@@ -113,21 +147,36 @@ export class Store {
   }
 
   async #commitTogether(batch: readonly WaitingWrite[]): Promise<void> {
-    const changed = new Set<string>()
+    const commit: Commit = { changed: new Set(), kept: 0, events: [], afterwards: [] }
     const answers: (() => void)[] = []
+    const begunAt = performance.now()
+    let writtenAt = begunAt
     try {
       await this.#engine.transaction(async (db) => {
-        for (const write of batch) answers.push(await this.#runInSavepoint(db, write, changed))
+        for (const write of batch) answers.push(await this.#runInSavepoint(db, write, commit))
+        writtenAt = performance.now()
       })
     } catch (error) {
+      this.#tell((observer) => observer.commitFailed(batch.length))
       // a lost connection may have lost the answer to a commit that is done: who waits for these changes looks for
       // himself. Not when the database has said no: controllers would be woken by their own failures, for ever.
-      if (changed.size > 0 && isStorageUnavailable(error)) this.#announce(changed)
+      if (commit.changed.size > 0 && isStorageUnavailable(error)) this.#announce(commit.changed)
       for (const write of batch) write.reject(error)
       return
     }
-    if (changed.size > 0) this.#announce(changed)
+    const endedAt = performance.now()
+    if (commit.changed.size > 0) this.#announce(commit.changed)
     for (const answer of answers) answer()
+    this.#tell((observer) =>
+      observer.committed({
+        kept: commit.kept,
+        rolledBack: batch.length - commit.kept,
+        transactionMs: endedAt - begunAt,
+        commitMs: endedAt - writtenAt,
+        events: commit.events,
+      }),
+    )
+    for (const tell of commit.afterwards) this.#tell(tell)
   }
 
   /** What is committed is committed: a listener that fails harms neither the callers nor the other listeners. */
@@ -141,21 +190,34 @@ export class Store {
     }
   }
 
+  #tell(tell: (observer: StoreObserver) => void): void {
+    try {
+      tell(this.#observer)
+    } catch (error) {
+      process.emitWarning(error instanceof Error ? error : String(error))
+    }
+  }
+
   /** Gives the function that answers the caller once the commit is done. Throws only when the transaction is lost. */
-  async #runInSavepoint(db: Reader, write: WaitingWrite, changed: Set<string>): Promise<() => void> {
+  async #runInSavepoint(db: Reader, write: WaitingWrite, commit: Commit): Promise<() => void> {
     const changes = new Map<string, Change>()
     const woken = new Set<string>()
+    const afterwards: Commit['afterwards'] = []
     await sql`savepoint caller`.execute(db)
     try {
       const value = await write.work({
         db,
         changed: (change) => mergeChange(changes, change),
         wake: (id) => woken.add(id),
+        afterCommit: (tell) => afterwards.push(tell),
       })
       await insertEvents(db, [...changes.values()], this.#now())
       await sql`release savepoint caller`.execute(db)
-      for (const id of changes.keys()) changed.add(id)
-      for (const id of woken) changed.add(id)
+      commit.kept++
+      for (const id of changes.keys()) commit.changed.add(id)
+      for (const id of woken) commit.changed.add(id)
+      for (const change of changes.values()) commit.events.push(eventType(change))
+      commit.afterwards.push(...afterwards)
       return () => write.resolve(value)
     } catch (error) {
       try {
