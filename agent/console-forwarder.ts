@@ -43,7 +43,7 @@ export class ConsoleForwarder {
       .catch((error) => {
         this.#failures++
         this.#positions.delete(id) // ask again where to go on
-        this.#log.debug({ err: error, instance: id }, 'serial output was not handed over')
+        this.#log.debug({ err: error, instance_id: id }, 'serial output was not handed over')
       })
     this.#busy.set(id, mine)
     void mine.then(() => {

@@ -12,6 +12,7 @@ function startProgress() {
     defaultAgentSettings.crash,
     () => clock.ms,
     () => {},
+    { attemptFailed() {}, stepEnded() {}, vmmLost() {} },
   )
   /** One life of a VMM that ends by itself; gives the pause before the next, in milliseconds. */
   const dieAfter = (livedMs: number) => {

@@ -8,6 +8,14 @@ import type { ReadyMarker } from './ready-marker.ts'
 /** Ready marks of other boots are taken at most this often; milliseconds. */
 const readyEveryMs = 5000
 
+/** What others want to hear of an instance's progress, for figures and logs. */
+export interface ProgressEvents {
+  attemptFailed(step: StepName): void
+  stepEnded(step: ObservedStep): void
+  /** The VMM is gone without having been asked to go. */
+  vmmLost(cause: 'crash' | 'host'): void
+}
+
 /**
  * Writes what happens to an instance into its record: what each event means for power, conditions, timeline and steps.
  * It decides nothing about what to do next (instance-plan.ts) and does nothing itself (instance-worker.ts).
@@ -17,13 +25,21 @@ export class InstanceProgress {
   readonly #crashPolicy: CrashPolicy
   readonly #now: () => number
   readonly #persist: () => void
+  readonly #events: ProgressEvents
   #readyAt = Number.NEGATIVE_INFINITY
 
-  constructor(record: InstanceRecord, crashPolicy: CrashPolicy, now: () => number, persist: () => void) {
+  constructor(
+    record: InstanceRecord,
+    crashPolicy: CrashPolicy,
+    now: () => number,
+    persist: () => void,
+    events: ProgressEvents,
+  ) {
     this.#record = record
     this.#crashPolicy = crashPolicy
     this.#now = now
     this.#persist = persist
+    this.#events = events
   }
 
   /**
@@ -141,12 +157,14 @@ export class InstanceProgress {
 
   /** The VMM is gone with the host it ran on, and is still wanted. */
   hostRestarted(): void {
+    this.#events.vmmLost('host')
     this.#record.failure = null
     this.off('host', { reason: 'host_restarted', message: 'The host was restarted.' })
   }
 
   /** The VMM is gone without having been asked to go, and is still wanted. */
   crashed(): void {
+    this.#events.vmmLost('crash')
     const record = this.#record
     const { quickMs, maxQuickDeaths, firstPauseMs } = this.#crashPolicy
     const now = this.#now()
@@ -208,7 +226,14 @@ export class InstanceProgress {
     step.status = status
     step.finished_at = this.#now()
     if (status === 'succeeded') step.error = null
-    else if (error !== null) step.error = { code: error.code, message: error.message }
+    else if (error !== null) this.attemptFailed(step, error)
+    this.#events.stepEnded(step)
+  }
+
+  /** An attempt of a step has failed; another may follow. */
+  attemptFailed(step: ObservedStep, error: HostError): void {
+    step.error = { code: error.code, message: error.message }
+    this.#events.attemptFailed(step.name)
   }
 
   setCondition(type: HostCondition, status: 'true' | 'false' | 'unknown', reason = '', message = ''): void {

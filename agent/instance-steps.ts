@@ -50,7 +50,7 @@ export class InstanceSteps {
         return value
       } catch (error) {
         const known = stepError(error, name)
-        step.error = { code: known.code, message: known.message }
+        this.#progress.attemptFailed(step, known)
         const pauseMs = this.#settings.retryPausesMs[step.attempt - 1]
         if (signal.aborted || !known.tryAgain || pauseMs === undefined) {
           this.#progress.endStep(step, 'failed')

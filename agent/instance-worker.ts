@@ -4,12 +4,14 @@ import { BoundedCalls } from './bounded-calls.ts'
 import type { AgentSettings } from './config.ts'
 import type { HostDriver, Vmm } from './host-driver.ts'
 import { described, type Intent, wantsSamePower } from './instance-intent.ts'
+import { logOf } from './instance-log.ts'
 import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
 import { InstanceProgress } from './instance-progress.ts'
 import type { InstanceRecord } from './instance-record.ts'
 import { InstanceShutdown } from './instance-shutdown.ts'
 import { InstanceSteps, stepError } from './instance-steps.ts'
 import { LedgerUnavailable } from './ledger.ts'
+import type { AgentMetrics } from './metrics.ts'
 import { SerialFollower } from './serial-follower.ts'
 
 /** Pause before an act that failed is planned anew, milliseconds. */
@@ -19,6 +21,7 @@ export interface WorkerEnvironment {
   driver: HostDriver
   settings: AgentSettings
   log: Logger
+  metrics: AgentMetrics
   now: () => number
   /** Make the record durable and have it reported. */
   save: (record: InstanceRecord) => void
@@ -69,8 +72,16 @@ export class InstanceWorker {
     this.record = record
     this.#intent = intent
     this.#samePowerSince = intent.instance.generation
-    this.#log = env.log.child({ instance: record.id })
-    this.#progress = new InstanceProgress(record, env.settings.crash, env.now, () => env.save(record))
+    this.#log = logOf(env.log, record.id, () => this.#intent.instance.operation_id)
+    this.#progress = new InstanceProgress(record, env.settings.crash, env.now, () => env.save(record), {
+      attemptFailed: (step) => env.metrics.stepFailures.inc({ step }),
+      stepEnded: (step) => {
+        env.metrics.stepEnded(step)
+        const { name, status, attempt, error } = step
+        this.#log.info({ step: name, status, attempt, ...(error === null ? {} : { code: error.code }) }, 'step ended')
+      },
+      vmmLost: (cause) => env.metrics.vmmsLost.inc({ cause }),
+    })
     this.#calls = new BoundedCalls({
       windDownMs: env.settings.windDownMs,
       log: this.#log,
@@ -141,7 +152,7 @@ export class InstanceWorker {
           if (action.kind === 'none') this.#progress.settled()
           await this.#idle(action)
         } else {
-          await this.#perform(action)
+          await this.#performMeasured(action)
         }
       } catch (error) {
         this.#log.error({ err: error }, 'the act failed; it is tried again')
@@ -248,6 +259,19 @@ export class InstanceWorker {
     if (this.#vmm === null) return 'none'
     if (this.#vmm.guestState() === 'off') return 'guest_off'
     return this.record.power === 'shutting_down' ? 'shutting_down' : 'running'
+  }
+
+  async #performMeasured(action: Exclude<InstanceAction, { kind: 'none' | 'wait' }>): Promise<void> {
+    const startedAt = performance.now()
+    const acted = (outcome: 'done' | 'failed') =>
+      this.#env.metrics.acted(action.kind, outcome, performance.now() - startedAt)
+    try {
+      await this.#perform(action)
+      acted('done')
+    } catch (error) {
+      acted('failed')
+      throw error
+    }
   }
 
   async #perform(action: Exclude<InstanceAction, { kind: 'none' | 'wait' }>): Promise<void> {

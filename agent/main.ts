@@ -2,10 +2,12 @@ import { hostname } from 'node:os'
 import type { Observed } from '@berth/contract/host.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type { Logger } from 'pino'
+import { Registry } from 'prom-client'
 import { type AgentSettings, defaultAgentSettings } from './config.ts'
 import { ConsoleForwarder } from './console-forwarder.ts'
 import type { HostDriver } from './host-driver.ts'
 import { Ledger, LedgerUnavailable } from './ledger.ts'
+import { AgentMetrics } from './metrics.ts'
 import { Reconciler } from './reconcile.ts'
 import { backOff, ServerLink, ServerRefusal } from './server-link.ts'
 
@@ -19,6 +21,8 @@ export interface AgentConfig {
   serverUrl: string
   credential: string
   settings?: Partial<AgentSettings>
+  /** Where this agent's metrics go; what an agent before it left there is removed. */
+  registry?: Registry
   now?: () => number
 }
 
@@ -43,17 +47,20 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
   const ledger = new Ledger(config.ledgerFile)
   const ending = new AbortController()
   const link = new ServerLink(config.serverUrl, config.credential, ending.signal)
+  const metrics = new AgentMetrics(config.registry ?? new Registry())
   const reports = new ReportTrigger()
   const reconciler = new Reconciler({
     driver,
     ledger,
     settings: { ...defaultAgentSettings, ...config.settings },
     log,
+    metrics,
     now,
     onChange: () => reports.pull(),
     flushConsole: (id) => forwarder.flush(id),
   })
   const forwarder = new ConsoleForwarder(link, reconciler.workers, log)
+  metrics.countRecords(() => reconciler.powers())
   const session = ledger.nextSession(now())
   let sequence = 0
 
@@ -83,7 +90,9 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
       if (ending.signal.aborted) return
       try {
         await link.report(await observed())
+        metrics.reported('accepted')
       } catch (error) {
+        metrics.reported(error instanceof ServerRefusal ? 'refused' : 'failed')
         reports.pull() // what was not heard is said again as soon as the server is back
         throw error
       }

@@ -1,4 +1,4 @@
-import type { Desired, Observed } from '@berth/contract/host.ts'
+import type { Desired, Observed, ObservedPower } from '@berth/contract/host.ts'
 import { maxSlots } from '@berth/contract/host-names.ts'
 import type { Logger } from 'pino'
 import type { AgentSettings } from './config.ts'
@@ -7,6 +7,7 @@ import { intentOf } from './instance-intent.ts'
 import { type InstanceRecord, newRecord, observedInstance } from './instance-record.ts'
 import { InstanceWorker } from './instance-worker.ts'
 import type { Ledger } from './ledger.ts'
+import type { AgentMetrics } from './metrics.ts'
 
 /** Progress of downloads alone makes a report at most this often, milliseconds. */
 const progressEveryMs = 500
@@ -16,6 +17,7 @@ export interface ReconcilerOptions {
   ledger: Ledger
   settings: AgentSettings
   log: Logger
+  metrics: AgentMetrics
   now: () => number
   /** Something that the server should hear of has changed. */
   onChange: () => void
@@ -60,16 +62,25 @@ export class Reconciler {
 
   /** Take what the server wants: durable first, then acted on. */
   apply(desired: Desired): void {
+    const startedAt = performance.now()
     this.#options.ledger.saveDesired(desired)
     this.#distribute(desired)
     this.#forgetRemoved(desired)
     this.#revision = desired.revision // only now: what failed above is fetched again
     this.#options.onChange()
+    this.#options.metrics.applyDurations.observe((performance.now() - startedAt) / 1000)
   }
 
   /** What the host has of instances; the rest of the report is the caller's. */
   observedInstances(): Observed['instances'] {
     return [...this.#records.values()].map(observedInstance)
+  }
+
+  /** What the VMM of each instance does, with how many do so. */
+  powers(): ReadonlyMap<ObservedPower, number> {
+    const counts = new Map<ObservedPower, number>()
+    for (const { power } of this.#records.values()) counts.set(power, (counts.get(power) ?? 0) + 1)
+    return counts
   }
 
   /** Stop all workers; VMs run on. */
@@ -97,7 +108,7 @@ export class Reconciler {
     for (const [id, record] of this.#records) {
       if (named.has(id)) continue
       if (record.power !== 'absent') {
-        this.#options.log.warn({ instance: id }, 'the server does not know this instance; it is left as it is')
+        this.#options.log.warn({ instance_id: id }, 'the server does not know this instance; it is left as it is')
         continue
       }
       void this.#workers.get(id)?.stop()
@@ -124,11 +135,12 @@ export class Reconciler {
   }
 
   #environment() {
-    const { driver, ledger, settings, log, now, onChange, flushConsole } = this.#options
+    const { driver, ledger, settings, log, metrics, now, onChange, flushConsole } = this.#options
     return {
       driver,
       settings,
       log,
+      metrics,
       now,
       flushConsole,
       save: (record: InstanceRecord) => {

@@ -2,7 +2,6 @@ import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { waitForExit } from '@berth/agent/process.ts'
 import { createBerthClient } from '@berth/sdk/client.ts'
-import { type Logger, pino } from 'pino'
 import { renderBanner } from './banner.ts'
 import {
   type DataDirectory,
@@ -16,6 +15,7 @@ import {
 import { type RunningDev, startDev } from './dev.ts'
 import type { DevFlags } from './dev-command.ts'
 import { interruption } from './interruption.ts'
+import { createLogger } from './log.ts'
 import { removeRuntime } from './runtime.ts'
 import { standardError } from './standard-error.ts'
 
@@ -117,8 +117,8 @@ async function openWhenFree(flags: DevFlags): Promise<DataDirectory> {
   }
 }
 
-function logger(flags: DevFlags): Logger {
-  return pino({ level: flags.logLevel }, standardError())
+function logger(flags: DevFlags) {
+  return createLogger(flags.logLevel, standardError())
 }
 
 function mayRun(flags: DevFlags): boolean {

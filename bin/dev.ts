@@ -8,9 +8,11 @@ import { QemuHost } from '@berth/agent/qemu/host.ts'
 import { SimulatedHost } from '@berth/agent/simulated/host.ts'
 import { type RunningServer, startServer } from '@berth/server/main.ts'
 import type { Logger } from 'pino'
+import { Registry } from 'prom-client'
 import { loadImageCatalogue, loadInstanceTypes } from './catalogues.ts'
 import { type DataDirectory, dataPaths, type HypervisorName, runtimeDirectory } from './data-directory.ts'
 import { ensureExampleKey } from './example-key.ts'
+import { processMetrics } from './process-metrics.ts'
 
 export interface DevOptions {
   listen: { host: string; port: number }
@@ -39,6 +41,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
   const credential = randomBytes(32).toString('base64url')
   const [images, instanceTypes] = await Promise.all([loadImageCatalogue(options.imageCatalogue), loadInstanceTypes()])
   const driver = await openDriver(data, options, log)
+  const agentMetrics = new Registry()
   let server: RunningServer | null = null
   let agent: RunningAgent | null = null
   const stop = async () => {
@@ -53,6 +56,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
         hosts: [{ hostId, credential }],
         images,
         instanceTypes,
+        otherMetrics: [agentMetrics, processMetrics()],
       },
       log.child({ process: 'server' }),
     )
@@ -63,6 +67,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
         ledgerFile: paths.ledger,
         serverUrl: server.url,
         credential,
+        registry: agentMetrics,
         ...(stepDeadlines === undefined ? {} : { settings: { deadlinesMs: stepDeadlines } }),
       },
       driver,

@@ -32,6 +32,13 @@ const Cidr = Type.String({ maxLength: 18 })
 export const DesiredInstance = Type.Object(
   {
     id: InstanceId,
+    operation_id: Type.Optional(
+      Type.String({
+        pattern: generatedIdPattern('op'),
+        description:
+          'Operation that was opened last; for logs. Absent in what an agent stored before it had this field',
+      }),
+    ),
     generation: Type.Integer({ minimum: 1 }),
     power: oneOf(['running', 'stopped', 'deleted']),
     grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }),

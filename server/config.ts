@@ -1,6 +1,7 @@
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { InstanceType } from '@berth/contract/instance-types.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
+import type { Registry } from 'prom-client'
 import { defaultLimits, type Limits } from './limits.ts'
 
 /** What may be set; every time is in milliseconds. */
@@ -21,6 +22,10 @@ export interface Settings {
   eventStallMs: number
   /** Time without a word from a host after which it counts as unreachable. */
   hostUnreachableMs: number
+  /** Longest that the database may take for a read, and for a write, in a server that is ready. */
+  readyBoundMs: number
+  /** Time in which a server that stops still serves, but says that it is not ready: for load balancers to turn away. */
+  drainMs: number
   /** Period of the controllers, which repairs lost wakes. */
   controllerPeriodMs: number
   /** Bounds on what clients may send and hold. */
@@ -44,6 +49,8 @@ export const defaultSettings: Settings = {
   eventKeepAliveMs: 15_000,
   eventStallMs: 30_000,
   hostUnreachableMs: minuteMs,
+  readyBoundMs: 2000,
+  drainMs: 0,
   controllerPeriodMs: 10_000,
   limits: defaultLimits,
 }
@@ -63,6 +70,8 @@ export interface ServerConfig {
   images: readonly CatalogueImage[]
   instanceTypes: readonly InstanceType[]
   settings?: Partial<Settings>
+  /** Registries whose metrics `GET /metrics` prints with the server's own: of the process, of an agent in it. */
+  otherMetrics?: readonly Registry[]
   /** Milliseconds UTC; the real clock unless given. */
   now?: () => number
 }

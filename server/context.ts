@@ -4,6 +4,8 @@ import type { OperationType } from '@berth/contract/operations.ts'
 import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
 import type { EventFeed } from './event-feed.ts'
+import type { ServerMetrics } from './metrics/server-metrics.ts'
+import type { Readiness } from './readiness.ts'
 import type { Store } from './store/store.ts'
 import type { WaitSlots } from './waiting.ts'
 
@@ -12,6 +14,10 @@ export interface Context {
   store: Store
   feed: EventFeed
   log: Logger
+  metrics: ServerMetrics
+  readiness: Readiness
+  /** Id of the HTTP request that is being served, "" in what no request asked for. */
+  requestId: string
   /** Milliseconds UTC. */
   now: () => number
   settings: Settings
@@ -19,6 +25,11 @@ export interface Context {
   instanceTypes: ReadonlyMap<string, InstanceType>
   /** How many clients may wait at the same time. */
   waitSlots: WaitSlots
+}
+
+/** The same context for what a request asks for, so that its log lines can be told. */
+export function forRequest(ctx: Context, request: { id: string }): Context {
+  return { ...ctx, requestId: request.id }
 }
 
 /** Milliseconds an operation of this type may take. */

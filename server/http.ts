@@ -18,8 +18,10 @@ import type { Logger } from 'pino'
 import Type from 'typebox'
 import { ApiError } from './api-error.ts'
 import { enforceLimits } from './http-limits.ts'
+import { trackRequests } from './http-tracking.ts'
 import { parseJsonBody } from './json-body.ts'
 import type { Limits } from './limits.ts'
+import type { ServerMetrics } from './metrics/server-metrics.ts'
 import { openapiOptions } from './openapi.ts'
 import { seldom } from './seldom.ts'
 import { isStorageFull, isStorageUnavailable } from './store/engine.ts'
@@ -41,7 +43,12 @@ const lingerMs = 2000
  * An HTTP server without routes that knows the named schemas: problem documents for every error, strict validation, and the guard that lets only
  * programs on this machine drive it.
  */
-export async function buildHttp(log: Logger, named: readonly object[], limits: Limits): Promise<FastifyInstance> {
+export async function buildHttp(
+  log: Logger,
+  named: readonly object[],
+  limits: Limits,
+  metrics: ServerMetrics,
+): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     loggerInstance: log.child({}, { level: 'warn' }) as FastifyBaseLogger,
     bodyLimit: limits.bodyBytes,
@@ -54,12 +61,19 @@ export async function buildHttp(log: Logger, named: readonly object[], limits: L
     },
     routerOptions: { maxParamLength: 512 },
     genReqId: newRequestId,
-    frameworkErrors: (error, request, reply) => sendError(error, request, reply),
+    frameworkErrors: (error, request, reply) => {
+      track(request, reply) // no hook sees these
+      return sendError(error, request, reply)
+    },
     forceCloseConnections: true,
-    clientErrorHandler: answerUnreadable,
+    clientErrorHandler: (error, socket) => {
+      metrics.unreadableRequests.inc()
+      answerUnreadable(error, socket)
+    },
   })
   // Node would answer 417 without a body to an Expect it does not know; it may be ignored (RFC 9110, 10.1.1)
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
+  const track = trackRequests(app, metrics, log)
   enforceLimits(app, limits, log)
   useStrictValidation(app, named)
   for (const schema of named) app.addSchema(schema)
@@ -123,7 +137,8 @@ function refuseForeignPages(request: FastifyRequest): void {
 
 function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply) {
   const known = toApiError(error, request.routeOptions.bodyLimit)
-  if (known.status >= 500) logFailure(request, known, error)
+  if (known.code === 'storage_full') logFullDisk(request, error)
+  else if (known.status >= 500) request.failure = known // logged with the request, once
   if (known.status === 503 || known.status === 429) reply.header('retry-after', '1')
   return reply
     .code(known.status)
@@ -137,11 +152,6 @@ function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply)
 const logFullDisk = seldom(10_000, (request: FastifyRequest, error: unknown, skipped: number) =>
   request.log.error({ err: error, skipped }, 'the disk is full; writes fail until there is room'),
 )
-
-function logFailure(request: FastifyRequest, known: ApiError, error: unknown): void {
-  if (known.code === 'storage_full') logFullDisk(request, error)
-  else request.log.error({ err: error, internal: known.internal }, 'request failed')
-}
 
 /**
  * What Node's parser could not read as a request still gets a problem document, and the connection ends: at the latest

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { ServerConfig } from './config.ts'
 import { defaultSettings } from './config.ts'
@@ -8,7 +9,10 @@ import { placementPass } from './controllers/placement.ts'
 import { ensureExampleResources } from './domain/example-resources.ts'
 import { registerHosts } from './domain/host-reports.ts'
 import { EventFeed } from './event-feed.ts'
+import { ServerMetrics } from './metrics/server-metrics.ts'
+import { Readiness } from './readiness.ts'
 import { buildApi } from './routes/all.ts'
+import type { StoreObserver } from './store/observer.ts'
 import { Store } from './store/store.ts'
 import { WaitSlots } from './waiting.ts'
 
@@ -31,13 +35,17 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
     throw new Error(`there are no API tokens yet, so only ${loopback.join(', ')} may be listened on`)
   }
   const now = config.now ?? Date.now
-  const store = await Store.open(config.database, { now })
-  const feed = await EventFeed.open(store, log)
   const settings = { ...defaultSettings, ...config.settings }
+  const metrics = new ServerMetrics(config.otherMetrics)
+  const store = await Store.open(config.database, { now, observer: storeObserver(metrics, log) })
+  const feed = await EventFeed.open(store, log)
   const ctx: Context = {
     store,
     feed,
     log,
+    metrics,
+    readiness: new Readiness(store, settings.readyBoundMs),
+    requestId: '',
     now,
     settings,
     waitSlots: new WaitSlots(settings.limits.waits),
@@ -49,10 +57,10 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
     throw error
   })
 
-  const period = ctx.settings.controllerPeriodMs
+  const about = { periodMs: settings.controllerPeriodMs, log, metrics }
   const controllers: Controller[] = [
-    startController('placement', period, log, placementPass(ctx)),
-    startController('lifecycle', period, log, lifecyclePass(ctx)),
+    startController('placement', about, placementPass(ctx)),
+    startController('lifecycle', about, lifecyclePass(ctx)),
   ]
   const stopWaking = store.onChange(() => controllers[0]?.wake())
 
@@ -63,6 +71,8 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
     url: `http://${host}:${port}`,
     ensureExamples: (publicKey) => ensureExampleResources(ctx, publicKey),
     async stop() {
+      ctx.readiness.stop()
+      if (settings.drainMs > 0) await delay(settings.drainMs)
       stopWaking()
       await Promise.all(controllers.map((controller) => controller.stop()))
       await app.close()
@@ -85,5 +95,29 @@ async function openHttp(ctx: Context, config: ServerConfig) {
     await app.close()
     const { host, port } = config.listen
     throw new Error(`cannot listen on ${host}:${port}; is another server running there?`, { cause: error })
+  }
+}
+
+/** What the store did, as figures and as log lines. */
+function storeObserver(metrics: ServerMetrics, log: Logger): StoreObserver {
+  return {
+    committed: (facts) => metrics.committed(facts),
+    commitFailed: (writes) => metrics.commitFailed(writes),
+    operationOpened: (operation) => metrics.operationOpened(operation),
+    operationEnded(operation) {
+      metrics.operationEnded(operation)
+      const { id, type, status, error, resource_id, created_at, finished_at } = operation
+      log.info(
+        {
+          operation_id: id,
+          operation_type: type,
+          instance_id: resource_id,
+          status,
+          ...(error === null ? {} : { code: error.code, error: error.message }),
+          duration_ms: Math.max(0, (finished_at ?? created_at) - created_at),
+        },
+        'operation ended',
+      )
+    },
   }
 }

@@ -180,11 +180,14 @@ describe('the desired state', () => {
   test('names what a host has to do, and only what is placed on it', async () => {
     await using stack = await startStack()
     await stack.ensureExamples()
-    const { id } = await stack.createReady({ ssh_key_ids: ['key-001'], subnet_id: 'subnet-def456' }, { name: 'web' })
+    const spec = { ssh_key_ids: ['key-001'], subnet_id: 'subnet-def456' }
+    const { id, operation_id } = await stack.create(spec, { name: 'web' })
+    await stack.reach(id, 'ready')
     const { body } = await stack.agentApi<Desired>('GET', '/v1/agent/desired?since=0')
     expect(body.instances).toEqual([
       {
         id,
+        operation_id,
         generation: 1,
         power: 'running',
         grace_seconds: 60,

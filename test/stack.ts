@@ -22,7 +22,8 @@ import type { Problem } from '@berth/contract/problem.ts'
 import type { Settings } from '@berth/server/config.ts'
 import { type RunningServer, startServer } from '@berth/server/main.ts'
 import SqliteDatabase from 'better-sqlite3'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
+import { Registry } from 'prom-client'
 import { loadInstanceTypes } from '../bin/catalogues.ts'
 import { checkResponse } from './openapi-responses.ts'
 
@@ -69,6 +70,10 @@ export interface StackOptions {
   host?: SimulatedHostOptions
   agentSettings?: Partial<AgentSettings>
   images?: readonly CatalogueImage[]
+  /** Where server and agent log, each with the field `process`; BERTH_TEST_LOG unless given. */
+  log?: Logger
+  /** What GET /metrics prints besides the figures of server and agent. */
+  otherMetrics?: readonly Registry[]
   /** False: no agent until `startAgent`. */
   agent?: boolean
   /** A PostgreSQL database by its URL; an SQLite file of the stack's own unless given. */
@@ -108,7 +113,8 @@ export class Stack {
   readonly otherHost = { hostId: newId('host', Date.now()), credential: 'credential-of-the-other-host' }
   readonly #options: StackOptions
   readonly #directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
-  readonly #log = testLog()
+  readonly #log: Logger
+  readonly #agentMetrics = new Registry()
   readonly #releases: (() => void)[] = []
   #ledgerFile: string
   #server: RunningServer | null = null
@@ -118,6 +124,7 @@ export class Stack {
 
   constructor(options: StackOptions) {
     this.#options = options
+    this.#log = options.log ?? testLog()
     this.#ledgerFile = join(this.#directory, 'ledger.db')
     this.host = new SimulatedHost(options.host)
     this.hostId = hostIdOf(this.#ledgerFile)
@@ -125,6 +132,11 @@ export class Stack {
 
   get url(): string {
     return `http://127.0.0.1:${this.#port}`
+  }
+
+  /** The server's SQLite file, for faults that a test puts into it. */
+  get databaseFile(): string {
+    return join(this.#directory, 'berth.db')
   }
 
   get port(): number {
@@ -146,11 +158,12 @@ export class Stack {
         hosts: [{ hostId: this.hostId, credential: this.credential }, this.otherHost],
         images,
         instanceTypes: await loadInstanceTypes(),
+        otherMetrics: [this.#agentMetrics, ...(this.#options.otherMetrics ?? [])],
         // short, so that what time alone brings about comes soon after a test moved its clock
         settings: { controllerPeriodMs: 20, ...settings },
         ...(now === undefined ? {} : { now }),
       },
-      this.#log,
+      this.#log.child({ process: 'server' }),
     )
     this.#port = Number(new URL(this.#server.url).port)
   }
@@ -173,9 +186,10 @@ export class Stack {
         serverUrl: this.url,
         credential: this.credential,
         ...(settings === undefined ? {} : { settings }),
+        registry: this.#agentMetrics,
       },
       this.host,
-      this.#log,
+      this.#log.child({ process: 'agent' }),
     )
   }
 

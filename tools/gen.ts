@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { defaultSettings } from '@berth/server/config.ts'
 import { EventFeed } from '@berth/server/event-feed.ts'
+import { ServerMetrics } from '@berth/server/metrics/server-metrics.ts'
+import { Readiness } from '@berth/server/readiness.ts'
 import { buildApi } from '@berth/server/routes/all.ts'
 import { Store } from '@berth/server/store/store.ts'
 import { WaitSlots } from '@berth/server/waiting.ts'
@@ -48,6 +50,9 @@ async function renderOpenapi(): Promise<string> {
     store,
     feed,
     log,
+    metrics: new ServerMetrics(),
+    readiness: new Readiness(store, defaultSettings.readyBoundMs),
+    requestId: '',
     now: Date.now,
     settings: defaultSettings,
     waitSlots: new WaitSlots(0),

@@ -207,7 +207,7 @@ export class QemuHost implements HostDriver {
         const silences = (this.#silences.get(instanceId) ?? 0) + 1
         this.#silences.set(instanceId, silences)
         if (silences < mostSilences) throw error
-        this.#options.log.error({ err: error, instance: instanceId }, 'the VMM never answers; it is ended')
+        this.#options.log.error({ err: error, instance_id: instanceId }, 'the VMM never answers; it is ended')
         await killProcess(process)
       }
     }

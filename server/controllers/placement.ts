@@ -75,4 +75,6 @@ async function place(ctx: Context, tx: Transaction, instance: StoredInstance, ho
   const placement = { host_id: host.id, scheduled_at: ctx.now() }
   await updatePlacement(tx, instance, placement)
   await settleInstance(tx, { ...instance, ...placement, refusal: '' }, ctx.now())
+  const ids = { operation_id: instance.operation_id, instance_id: instance.id, host_id: host.id }
+  tx.afterCommit(() => ctx.log.info(ids, 'placed'))
 }

@@ -41,6 +41,7 @@ async function snapshot(ctx: Context, db: Reader, hostId: string, revision: numb
 function desiredInstance(instance: StoredInstance, publicKey: (id: string) => string | undefined): DesiredInstance {
   return {
     id: instance.id,
+    operation_id: instance.operation_id,
     generation: instance.generation,
     power: instance.desired,
     grace_seconds: instance.grace_seconds,

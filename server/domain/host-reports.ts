@@ -13,6 +13,17 @@ import { settleInstance } from './instance-lifecycle.ts'
  * holds, or nobody, changes nothing (invariant 6).
  */
 export async function recordObserved(ctx: Context, hostId: string, observed: Observed): Promise<void> {
+  const { hostReports } = ctx.metrics
+  try {
+    await storeObserved(ctx, hostId, observed)
+    hostReports.inc({ outcome: 'accepted' })
+  } catch (error) {
+    if (error instanceof ApiError && error.code === 'stale_report') hostReports.inc({ outcome: 'stale' })
+    throw error
+  }
+}
+
+async function storeObserved(ctx: Context, hostId: string, observed: Observed): Promise<void> {
   await ctx.store.write(async (tx) => {
     const host = await findHost(tx.db, hostId)
     if (host === null) throw new ApiError('unauthorized', `Host ${hostId} is not known.`)
@@ -46,9 +57,13 @@ async function recordInstances(
   const reported = new Map(reports.map((report) => [report.id, report]))
   for (const instance of await listInstancesOfHost(tx.db, hostId)) {
     const report = reported.get(instance.id as ObservedInstance['id'])
+    reported.delete(instance.id as ObservedInstance['id'])
     if (report === undefined || JSON.stringify(report) === JSON.stringify(instance.report)) continue
     await settleInstance(tx, await updateReport(tx, instance, report), ctx.now())
   }
+  // what is absent there was held until lately; the host forgets it when it next hears from here
+  const foreign = [...reported.values()].filter((report) => report.power !== 'absent').length
+  if (foreign > 0) tx.afterCommit(() => ctx.metrics.foreignEntries.inc(foreign))
 }
 
 /** Make the hosts of the configuration known, so that they can be reported and placed on. */

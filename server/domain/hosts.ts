@@ -36,7 +36,7 @@ export async function placementCandidates(ctx: Context, db: Reader): Promise<Can
 }
 
 /** Whether a host was heard of lately enough to be given work. */
-export function isReady(ctx: Context, host: StoredHost): boolean {
+export function isReady(ctx: Context, host: Pick<StoredHost, 'last_seen_at'>): boolean {
   return ctx.now() - host.last_seen_at < ctx.settings.hostUnreachableMs
 }
 

@@ -64,6 +64,11 @@ export async function openOperation(
     await updateOperation(tx, endOperation(open, 'cancelled', now, error))
   }
   await insertOperation(tx, operation)
+  tx.afterCommit(() => {
+    const { id, type, resource_id } = operation
+    const request = ctx.requestId === '' ? {} : { request_id: ctx.requestId }
+    ctx.log.info({ ...request, operation_id: id, operation_type: type, instance_id: resource_id }, 'operation opened')
+  })
   return operation
 }
 

@@ -8,6 +8,7 @@ import type { HostCredential } from '../config.ts'
 import type { Context } from '../context.ts'
 import { readDesired } from '../domain/desired-state.ts'
 import { recordConsole, recordObserved } from '../domain/host-reports.ts'
+import { holdRequest } from '../http-tracking.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
 import { NoContent } from './problems.ts'
@@ -23,10 +24,20 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
     authenticate(request)
   }
 
+  const onReport = async (request: FastifyRequest) => {
+    try {
+      authenticate(request)
+    } catch (error) {
+      ctx.metrics.hostReports.inc({ outcome: 'foreign' })
+      throw error
+    }
+  }
+
   api.get(
     '/v1/agent/desired',
     {
       onRequest,
+      config: { routine: true },
       schema: {
         hide: true,
         querystring: Type.Object({ since: Type.Integer({ minimum: 0 }) }),
@@ -35,6 +46,7 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
     },
     async (request, reply) => {
       const hostId = authenticate(request)
+      holdRequest(ctx.metrics, reply, 'host')
       const wait = { since: request.query.since, holdMs: desiredHoldMs, signal: callerSignal(reply) }
       const desired = await readDesired(ctx, hostId, wait)
       return desired === null ? reply.code(204).send(null) : desired
@@ -43,7 +55,12 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
 
   api.post(
     '/v1/agent/observed',
-    { onRequest, bodyLimit: observedLimitBytes, config: { fromHost: true }, schema: { hide: true, body: Observed } },
+    {
+      onRequest: onReport,
+      bodyLimit: observedLimitBytes,
+      config: { routine: true, fromHost: true },
+      schema: { hide: true, body: Observed },
+    },
     async (request, reply) => {
       await recordObserved(ctx, authenticate(request), request.body)
       return reply.code(204).send()
@@ -54,7 +71,7 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
     '/v1/agent/instances/:id/console-log',
     {
       onRequest,
-      config: { fromHost: true },
+      config: { routine: true, fromHost: true },
       schema: {
         hide: true,
         params: Type.Object({ id: Type.String({ pattern: pathIdPattern }) }),

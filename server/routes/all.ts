@@ -23,6 +23,7 @@ import { hostRoutes } from './hosts.ts'
 import { imageRoutes } from './images.ts'
 import { instanceTypeRoutes } from './instance-types.ts'
 import { instanceRoutes } from './instances.ts'
+import { metricsRoutes } from './metrics.ts'
 import { operationRoutes } from './operations.ts'
 import { securityGroupRoutes } from './security-groups.ts'
 import { sshKeyRoutes } from './ssh-keys.ts'
@@ -31,7 +32,7 @@ import { vpcRoutes } from './vpcs.ts'
 
 /** The HTTP server with every route. */
 export async function buildApi(ctx: Context, credentials: readonly HostCredential[]): Promise<FastifyInstance> {
-  const app = await buildHttp(ctx.log, namedSchemas(), ctx.settings.limits)
+  const app = await buildHttp(ctx.log, namedSchemas(), ctx.settings.limits, ctx.metrics)
   const api = app.withTypeProvider<TypeBoxTypeProvider>()
   instanceRoutes(api, ctx)
   operationRoutes(api, ctx)
@@ -45,6 +46,7 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   eventRoutes(api, ctx)
   agentRoutes(api, ctx, credentials)
   healthRoutes(api, ctx)
+  metricsRoutes(api, ctx)
   api.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
   docsRoutes(api)
   await app.ready()

@@ -4,6 +4,7 @@ import { EventsHeaders, EventsQuery } from '@berth/contract/events.ts'
 import type { FastifyReply } from 'fastify'
 import Type from 'typebox'
 import type { Context } from '../context.ts'
+import { holdRequest } from '../http-tracking.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
 import { problems } from './problems.ts'
@@ -44,6 +45,7 @@ export function eventRoutes(api: Api, ctx: Context): void {
       const lastEventId = request.headers['last-event-id']
       const after = lastEventId === undefined ? request.query.after : Number(lastEventId)
       const signal = callerSignal(reply)
+      holdRequest(ctx.metrics, reply, 'events')
       await streamEvents(ctx, reply, { after, resourceId: request.query.resource_id, signal })
       return reply
     },

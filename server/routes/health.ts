@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import type { Api } from './api.ts'
 import { problems } from './problems.ts'
@@ -8,9 +9,11 @@ const Status = Type.Object({ status: Type.Literal('ok') }, { additionalPropertie
 /** /healthz: the process answers. /readyz: it can serve, the database included. */
 export function healthRoutes(api: Api, ctx: Context): void {
   const tags = ['health']
+  const config = { routine: true }
   api.get(
     '/healthz',
     {
+      config,
       schema: {
         operationId: 'getHealth',
         summary: 'Whether the process lives',
@@ -23,16 +26,23 @@ export function healthRoutes(api: Api, ctx: Context): void {
   api.get(
     '/readyz',
     {
+      config,
       schema: {
         operationId: 'getReadiness',
-        summary: 'Whether it can serve',
+        summary: 'Whether it can serve: the database is read and written',
+        description:
+          '503 `unavailable` while it cannot; the detail names the parts that are not ready: database_read, ' +
+          'database_write, or process while it stops.',
         tags,
         response: { 200: Status, ...problems() },
       },
     },
     async () => {
-      await ctx.store.read.selectFrom('hosts').select('id').limit(1).execute()
-      return { status: 'ok' as const }
+      const unready = await ctx.readiness.check()
+      if (unready.length === 0) return { status: 'ok' as const }
+      const parts = unready.map(({ part, message }) => `${part} (${message})`)
+      const cause = unready.find(({ error }) => error !== undefined)?.error
+      throw new ApiError('unavailable', `Not ready: ${parts.join(', ')}.`, { cause })
     },
   )
 }

@@ -18,10 +18,11 @@ import {
 } from '@berth/contract/instances.ts'
 import { IdempotencyHeaders, PreconditionHeaders, ref } from '@berth/contract/schema.ts'
 import Type from 'typebox'
-import type { Context } from '../context.ts'
+import { type Context, forRequest } from '../context.ts'
 import { createInstance, dryRunInstance } from '../domain/instance-create.ts'
 import { actOnInstance, deleteInstance } from '../domain/instance-power.ts'
 import { patchInstance, readConsoleLog, readInstance, readInstances } from '../domain/instances.ts'
+import { holdRequest } from '../http-tracking.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
 import { answerPage, withLabels } from './list-page.ts'
@@ -55,7 +56,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
     async (request, reply) => {
       if (request.query.dry_run === true) return reply.code(200).send(await dryRunInstance(ctx, request.body))
       return answerPost(ctx, request, reply, async (tx) => {
-        const created = await createInstance(ctx, tx, request.body)
+        const created = await createInstance(forRequest(ctx, request), tx, request.body)
         return { status: 201, location: `/v1/instances/${created.id}`, body: created }
       })
     },
@@ -98,6 +99,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
     async (request, reply) => {
       const { wait_for: target, timeout = 60 } = request.query
       const wait = target === undefined ? null : { target, timeoutSeconds: timeout }
+      if (wait !== null) holdRequest(ctx.metrics, reply, 'wait')
       const { instance, etag, outcome } = await readInstance(ctx, request.params.id, wait, callerSignal(reply))
       if (outcome !== null) reply.header('berth-wait', outcome)
       return reply.header('etag', etag).send(instance)
@@ -141,7 +143,9 @@ export function instanceRoutes(api: Api, ctx: Context): void {
     },
     async (request, reply) => {
       const grace = request.query.grace_seconds ?? graceSeconds.onDelete
-      return reply.code(202).send({ operation_id: await deleteInstance(ctx, request.params.id, grace) })
+      return reply
+        .code(202)
+        .send({ operation_id: await deleteInstance(forRequest(ctx, request), request.params.id, grace) })
     },
   )
 
@@ -167,7 +171,9 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         answerPost(ctx, request, reply, async (tx) => ({
           status: 202,
           location: '',
-          body: { operation_id: await actOnInstance(ctx, tx, request.params.id, action, request.body) },
+          body: {
+            operation_id: await actOnInstance(forRequest(ctx, request), tx, request.params.id, action, request.body),
+          },
         })),
     )
   }

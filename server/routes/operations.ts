@@ -4,6 +4,7 @@ import { ref } from '@berth/contract/schema.ts'
 import Type from 'typebox'
 import type { Context } from '../context.ts'
 import { readOperation, readOperations } from '../domain/operations.ts'
+import { holdRequest } from '../http-tracking.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
 import { answerPage } from './list-page.ts'
@@ -45,6 +46,10 @@ export function operationRoutes(api: Api, ctx: Context): void {
         response: { 200: ref(Operation), ...problems('not_found', 'too_many_waits') },
       },
     },
-    async (request, reply) => readOperation(ctx, request.params.id, request.query.wait, callerSignal(reply)),
+    async (request, reply) => {
+      const { wait } = request.query
+      if (wait !== undefined && wait > 0) holdRequest(ctx.metrics, reply, 'wait')
+      return readOperation(ctx, request.params.id, wait, callerSignal(reply))
+    },
   )
 }

@@ -3,12 +3,13 @@ import type { LabelRequirement } from '@berth/contract/label-selector.ts'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { insertHostIfAbsent } from './hosts.ts'
-import { countInstancesByState, type InstanceFilter, listInstances } from './instance-list.ts'
+import { type InstanceFilter, listInstances } from './instance-list.ts'
 import { deleteInstance, insertInstance, type StoredInstance, stateOf, updateMetadata } from './instances.ts'
 import type { Store } from './store.ts'
 import { engines } from './testing/engines.ts'
 import { report, storedInstance } from './testing/instances.ts'
 import { storesOn } from './testing/stores.ts'
+import { countInstancesByState } from './totals.ts'
 
 const keys = ['env', 'team', 'a.b/c-d_e', '__proto__']
 const values = ['', 'x', 'y', 'z']

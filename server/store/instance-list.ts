@@ -88,16 +88,6 @@ function conditions(filter: InstanceFilter, page: { after?: string }): Expressio
   return eb.and(all)
 }
 
-/** How many instances are in each state. */
-export async function countInstancesByState(db: Reader): Promise<Map<string, number>> {
-  const rows = await db
-    .selectFrom('instances')
-    .select((eb) => ['state', eb.fn.countAll<number>().as('n')])
-    .groupBy('state')
-    .execute()
-  return new Map(rows.map((row) => [row.state, Number(row.n)]))
-}
-
 type Driver = Extract<LabelRequirement, { operator: 'in' } | { operator: 'exists' }>
 
 /** Up to here matches are counted to compare two ways; beyond, one way is as long as the other. */
