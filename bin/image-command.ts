@@ -15,6 +15,10 @@ export function addHostImageCommands(image: Command): void {
   image
     .command('build')
     .description('build an image from Debian packages on this host')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  berth image build debian-12\n  sudo berth image build micro --data-dir /var/lib/berth',
+    )
     .addArgument(new Argument('<recipe>').choices(recipeIds))
     .addOption(dataDirOption())
     .addOption(new Option('--mirror <url>', 'Debian mirror to take packages from').env('BERTH_DEBIAN_MIRROR'))
@@ -38,6 +42,10 @@ export function addHostImageCommands(image: Command): void {
   image
     .command('import')
     .description('take a qcow2 or raw disk image into this host')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  berth image import disk.qcow2 --id my-image --default-user admin --min-disk-gb 10',
+    )
     .argument('<file>', 'the disk image')
     .addOption(new Option('--id <id>', 'id of the image').argParser(parseImageId).makeOptionMandatory())
     .option('--title <text>', 'what people see')

@@ -44,6 +44,12 @@ export function instanceReference(text: string): string {
   return text
 }
 
+/** The name or the id of a resource. */
+export function nameOrId(text: string): string {
+  if (!namePattern.test(text)) throw new InvalidArgumentError('It must be a name (a-z, 0-9 and "-") or an id.')
+  return text
+}
+
 /** Whether an instance is referred to by its id. */
 export function isInstanceId(reference: string): boolean {
   return new RegExp(generatedIdPattern('inst')).test(reference)
@@ -55,6 +61,25 @@ export function repeated(value: string, previous: readonly string[] | undefined)
 }
 
 const maxLabels = 64
+
+/** The key of a label. */
+export function labelKey(text: string): string {
+  if (!/^[A-Za-z0-9._/-]{1,63}$/.test(text)) {
+    throw new InvalidArgumentError('It must be the key of a label: A-Z, a-z, 0-9 and "._/-", at most 63 characters.')
+  }
+  return text
+}
+
+/** An entity tag; its quotes may be left out, as shells take them away. */
+export function etag(text: string): string {
+  if (text === '*') return text
+  const match = /^"?([!#-~]{1,255}?)"?$/.exec(text)
+  if (match === null) throw new InvalidArgumentError('It must be an ETag, as show --etag prints it.')
+  return `"${match[1]}"`
+}
+
+/** Ids of resources of an option that may be repeated. */
+export const resourceIds = (text: string, previous?: string[]) => repeated(resourceId(text), previous)
 
 /** Add a label `key=value` of an option that may be repeated. */
 export function label(text: string, previous: Record<string, string> | undefined): Record<string, string> {

@@ -1,9 +1,15 @@
+import { generatedIdPattern } from '@berth/contract/ids.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { Command } from 'commander'
+import { nameOrId } from './arguments.ts'
+import { CliError, exitCodes } from './exit-codes.ts'
+import { withExamples } from './help.ts'
 import type { CliIo } from './io.ts'
-import { addListCommand, addShowCommand, type Columns } from './resource-commands.ts'
-import { call } from './session.ts'
-import { formatAge, formatLabels, formatMemory, renderFields } from './table.ts'
+import { addListCommand, type Columns } from './list-command.ts'
+import { type OutputFlags, print, withOutput } from './output.ts'
+import { addShowCommand, addUpdateCommand, type IfMatch, type Naming } from './resource-commands.ts'
+import { call, callForAnswer, openSession, type Session } from './session.ts'
+import { formatAge, formatLabels, formatMemory, renderFields, renderTable } from './table.ts'
 
 type Host = Schemas['Host']
 
@@ -20,26 +26,24 @@ const columns: Columns<Host> = (now) => [
 
 /** `berth host`: the machines that instances run on. */
 export function addHostCommands(program: Command, io: CliIo): void {
-  const group = program
-    .command('host')
-    .description('machines that instances run on')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  berth host list
-  berth host show host-…
-
-vCPUs, memory and disk are shown as reserved/offered.`,
-    )
+  const group = withExamples(
+    program.command('host').description('machines that instances run on'),
+    ['berth host list', 'berth host cordon rack-3'],
+    `A host is named by its name or its id. vCPUs, memory and disk are shown as
+reserved/offered.`,
+  )
   addListCommand(group, io, {
     nouns: 'hosts',
     columns,
-    list: (session) => call(session, session.client.GET('/v1/hosts')),
+    labelled: true,
+    page: (session, query) => call(session, session.client.GET('/v1/hosts', { params: { query } })),
+    watch: { kind: 'host', get: async (session, id) => (await get(session, id)).data, countsOf: ['instance'] },
+    examples: ['berth host list', 'berth host list -l rack=3', 'berth host list --watch'],
   })
   addShowCommand(group, io, {
-    noun: 'a host',
-    get: (session, id) => call(session, session.client.GET('/v1/hosts/{id}', { params: { path: { id } } })),
+    ...naming,
+    versioned: true,
+    get,
     render: (host) => {
       const { allocated, capacity } = host.status
       return renderFields([
@@ -57,7 +61,55 @@ vCPUs, memory and disk are shown as reserved/offered.`,
         ['agent', host.status.agent_version],
       ])
     },
+    examples: ['berth host show rack-3'],
   })
+  addUpdateCommand(group, io, {
+    ...naming,
+    columns,
+    get,
+    patch,
+    examples: ['berth host update rack-3 --label rack=3', 'berth host update host-… --name rack-3'],
+  })
+  addCordon(group, io, { name: 'cordon', schedulable: false, description: 'place nothing new on a host' })
+  addCordon(group, io, { name: 'uncordon', schedulable: true, description: 'place instances on a host again' })
+}
+
+function addCordon(
+  group: Command,
+  io: CliIo,
+  { name, schedulable, description }: { name: string; schedulable: boolean; description: string },
+): void {
+  const command = group.command(name).description(description).argument('<name|id>', 'name or id of a host', nameOrId)
+  withOutput(command).action(async (reference: string, flags: OutputFlags, self: Command) => {
+    const session = openSession(io, self)
+    const host = await patch(session, await resolveHostId(session, reference), { spec: { schedulable } }, {})
+    print(io, flags, host, () => renderTable(columns(io.now()), [host]))
+  })
+  const more = schedulable ? '' : 'What runs there runs on. Instances that find no other host wait.'
+  withExamples(command, [`berth host ${name} rack-3`], more)
+}
+
+const naming: Naming = { noun: 'a host', argument: '<name|id>', parse: nameOrId, resolve: resolveHostId }
+
+/** The id of the host with a name or an id. Throws CliError: not found, or conflict when several have the name. */
+export async function resolveHostId(session: Session, reference: string): Promise<string> {
+  if (new RegExp(generatedIdPattern('host')).test(reference)) return reference
+  const query = { name: reference }
+  const { items } = await call(session, session.client.GET('/v1/hosts', { params: { query } }))
+  const [first, ...others] = items
+  if (first === undefined) throw new CliError(exitCodes.notFound, `there is no host named ${reference}`)
+  if (others.length === 0) return first.id
+  throw new CliError(exitCodes.conflict, `${items.length} hosts are named ${reference}; name one by its id:`, {
+    details: items.map(({ id, status }) => `${id}  ${status.state}`),
+  })
+}
+
+function get(session: Session, id: string) {
+  return callForAnswer(session, session.client.GET('/v1/hosts/{id}', { params: { path: { id } } }))
+}
+
+function patch(session: Session, id: string, body: Schemas['HostPatch'], header: IfMatch): Promise<Host> {
+  return call(session, session.client.PATCH('/v1/hosts/{id}', { params: { path: { id }, header }, body }))
 }
 
 function hypervisorOf({ status }: Host): string {

@@ -1,8 +1,10 @@
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { Command } from 'commander'
+import { withExamples } from './help.ts'
 import type { CliIo } from './io.ts'
-import { addListCommand, addShowCommand, type Columns } from './resource-commands.ts'
-import { call } from './session.ts'
+import { addListCommand, type Columns } from './list-command.ts'
+import { addShowCommand } from './resource-commands.ts'
+import { call, callForAnswer } from './session.ts'
 import { formatMib, renderFields } from './table.ts'
 
 type Image = Schemas['Image']
@@ -18,27 +20,23 @@ const columns: Columns<Image> = () => [
 
 /** `berth image`: what instances boot from. The commands that work on a host's files are added by bin/. */
 export function addImageCommands(program: Command, io: CliIo): void {
-  const group = program
-    .command('image')
-    .description('images that instances boot from')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  berth image list
-  berth image show ubuntu-22.04
-
-An image that is missing and has a source is downloaded when an instance first
+  const group = withExamples(
+    program.command('image').description('images that instances boot from'),
+    ['berth image list', 'berth image show ubuntu-22.04'],
+    `An image that is missing and has a source is downloaded when an instance first
 needs it.`,
-    )
+  )
   addListCommand(group, io, {
     nouns: 'images',
     columns,
-    list: (session) => call(session, session.client.GET('/v1/images')),
+    labelled: false,
+    page: (session, query) => call(session, session.client.GET('/v1/images', { params: { query } })),
+    examples: ['berth image list', 'berth image list -q'],
   })
   addShowCommand(group, io, {
     noun: 'an image',
-    get: (session, id) => call(session, session.client.GET('/v1/images/{id}', { params: { path: { id } } })),
+    versioned: false,
+    get: (session, id) => callForAnswer(session, session.client.GET('/v1/images/{id}', { params: { path: { id } } })),
     render: (image) =>
       renderFields([
         ['id', image.id],
@@ -53,6 +51,7 @@ needs it.`,
         ['user', image.spec.default_user],
         ['network', image.spec.network],
       ]),
+    examples: ['berth image show ubuntu-22.04', 'berth image show ubuntu-22.04 -o json'],
   })
 }
 

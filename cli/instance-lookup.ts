@@ -1,26 +1,17 @@
 import type { Schemas } from '@berth/sdk/client.ts'
-import { isInstanceId } from './arguments.ts'
+import type { Command } from 'commander'
+import { instanceReference, isInstanceId } from './arguments.ts'
 import { CliError, exitCodes } from './exit-codes.ts'
+import { readPages } from './list-command.ts'
 import { call, type Session } from './session.ts'
 
 type Instance = Schemas['Instance']
 
-export interface InstanceFilter {
-  state?: Instance['status']['state']
-  name?: string
-}
-
-/** Every instance that matches, page after page. */
-export async function listInstances(session: Session, filter: InstanceFilter): Promise<{ items: Instance[] }> {
-  const items: Instance[] = []
-  let cursor: string | undefined
-  do {
-    const query = { ...filter, ...(cursor === undefined ? {} : { cursor }) }
-    const page = await call(session, session.client.GET('/v1/instances', { params: { query } }))
-    items.push(...page.items)
-    cursor = page.next_cursor
-  } while (cursor !== undefined)
-  return { items }
+/** Every instance with a name that is not terminated. */
+export async function listInstancesNamed(session: Session, name: string): Promise<Instance[]> {
+  const read = (page: object) =>
+    call(session, session.client.GET('/v1/instances', { params: { query: { name, ...page } } }))
+  return (await readPages(read)).items
 }
 
 /**
@@ -29,7 +20,7 @@ export async function listInstances(session: Session, filter: InstanceFilter): P
  */
 export async function resolveInstanceId(session: Session, reference: string): Promise<string> {
   if (isInstanceId(reference)) return reference
-  const { items } = await listInstances(session, { name: reference })
+  const items = await listInstancesNamed(session, reference)
   const [first, ...others] = items
   if (first === undefined) throw new CliError(exitCodes.notFound, `there is no instance named ${reference}`)
   if (others.length === 0) return first.id
@@ -42,4 +33,12 @@ export async function resolveInstanceId(session: Session, reference: string): Pr
 export async function findInstance(session: Session, reference: string): Promise<Instance> {
   const id = await resolveInstanceId(session, reference)
   return call(session, session.client.GET('/v1/instances/{id}', { params: { path: { id } } }))
+}
+
+/** A command about one instance, by its name or id. */
+export function onInstance(group: Command, name: string, description: string): Command {
+  return group
+    .command(name)
+    .description(description)
+    .argument('<name|id>', 'name or id of an instance', instanceReference)
 }

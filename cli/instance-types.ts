@@ -1,8 +1,10 @@
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { Command } from 'commander'
+import { withExamples } from './help.ts'
 import type { CliIo } from './io.ts'
-import { addListCommand, addShowCommand, type Columns } from './resource-commands.ts'
-import { call } from './session.ts'
+import { addListCommand, type Columns } from './list-command.ts'
+import { addShowCommand } from './resource-commands.ts'
+import { call, callForAnswer } from './session.ts'
 import { formatMemory, renderFields } from './table.ts'
 
 type InstanceType = Schemas['InstanceType']
@@ -17,18 +19,23 @@ const columns: Columns<InstanceType> = () => [
 
 /** `berth type`: the sizes an instance can have. */
 export function addInstanceTypeCommands(program: Command, io: CliIo): void {
-  const group = program
-    .command('type')
-    .description('sizes that instances can have')
-    .addHelpText('after', '\nExamples:\n  berth type list\n  berth type show cx31')
+  const group = withExamples(program.command('type').description('sizes that instances can have'), [
+    'berth type list',
+    'berth type show cx31',
+  ])
   addListCommand(group, io, {
     nouns: 'instance types',
     columns,
-    list: (session) => call(session, session.client.GET('/v1/instance-types')),
+    labelled: false,
+    page: (session, query) => call(session, session.client.GET('/v1/instance-types', { params: { query } })),
+    examples: ['berth type list', 'berth type list -o json'],
   })
   addShowCommand(group, io, {
     noun: 'an instance type',
-    get: (session, id) => call(session, session.client.GET('/v1/instance-types/{id}', { params: { path: { id } } })),
+    versioned: false,
+    get: (session, id) =>
+      callForAnswer(session, session.client.GET('/v1/instance-types/{id}', { params: { path: { id } } })),
     render: (type) => renderFields(columns(0).map(({ header, cell }) => [header.toLowerCase(), cell(type)] as const)),
+    examples: ['berth type show cx31'],
   })
 }

@@ -1,5 +1,7 @@
 import type { Schemas } from '@berth/sdk/client.ts'
-import type { Columns } from './resource-commands.ts'
+import type { CliIo } from './io.ts'
+import type { Columns } from './list-command.ts'
+import { type OutputFlags, print } from './output.ts'
 import { formatAge, formatLabels, formatMemory, formatSeconds, renderFields, renderTable } from './table.ts'
 
 type Instance = Schemas['Instance']
@@ -20,6 +22,11 @@ export const instanceColumns: Columns<InstanceRow> = (now) => [
   { header: 'AGE', cell: (instance) => formatAge(instance.metadata.created_at, now) },
 ]
 
+/** Print one instance as a row of the list, or as the flags say. */
+export function printInstance(io: CliIo, flags: OutputFlags, instance: InstanceRow): void {
+  print(io, flags, instance, () => renderTable(instanceColumns(io.now()), [instance]))
+}
+
 /** All there is to know about an instance, for people. */
 export function renderInstance(instance: Instance, nowMs: number): string {
   const { metadata, spec, status } = instance
@@ -35,6 +42,16 @@ export function renderInstance(instance: Instance, nowMs: number): string {
     ['private ip', status.private_ip],
     ['public ip', status.public_ip],
     ['host', status.host_id],
+    ...specFields(spec),
+    ['restarts', String(status.restarts)],
+    ['boot', bootTimes(status.boot_timeline)],
+    ['operation', instance.operation_id],
+  ])
+  return `${fields}\n${renderTable(conditionColumns(nowMs), status.conditions)}`
+}
+
+function specFields(spec: Schemas['InstanceSpec']): [string, string][] {
+  return [
     ['type', spec.type],
     ['size', `${spec.vcpus} vCPU, ${formatMemory(spec.memory_mb)}, ${spec.disk_gb} GiB disk`],
     ['image', spec.image],
@@ -43,11 +60,19 @@ export function renderInstance(instance: Instance, nowMs: number): string {
     ['security groups', spec.security_groups.join(', ')],
     ['ssh keys', spec.ssh_key_ids.join(', ')],
     ['user data', spec.user_data === '' ? '' : `${Buffer.byteLength(spec.user_data, 'base64')} bytes`],
-    ['restarts', String(status.restarts)],
-    ['boot', bootTimes(status.boot_timeline)],
-    ['operation', instance.operation_id],
+  ]
+}
+
+/** What a create would make, and where it would be placed now, for people. */
+export function renderDryRun({ metadata, spec, status, placement }: Schemas['InstanceDryRun']): string {
+  return renderFields([
+    ['name', metadata.name],
+    ['labels', formatLabels(metadata.labels)],
+    ['host', placement.host_id || `none of ${placement.hosts}`],
+    ...(placement.message === '' ? [] : ([['why', placement.message]] as const)),
+    ['private ip', status.private_ip],
+    ...specFields(spec),
   ])
-  return `${fields}\n${renderTable(conditionColumns(nowMs), status.conditions)}`
 }
 
 const conditionColumns: Columns<Condition> = (now) => [

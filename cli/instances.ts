@@ -1,160 +1,186 @@
 import { instanceStates } from '@berth/contract/instance-states.ts'
-import { graceSeconds, type WaitTarget, waitTargets } from '@berth/contract/instances.ts'
+import { type WaitTarget, waitTargets } from '@berth/contract/instances.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { type Command, Option } from 'commander'
-import { instanceReference, integer, resourceName, timeoutSeconds } from './arguments.ts'
-import { describe, followOperation, Patience, waitForInstance } from './follow.ts'
-import { addInstanceCreateCommand, type WaitFlag, withBootWait } from './instance-create.ts'
-import { findInstance, type InstanceFilter, listInstances, resolveInstanceId } from './instance-lookup.ts'
-import { instanceColumns, renderInstance } from './instance-view.ts'
+import { instanceReference, integer, nameOrId, resourceId, resourceIds, timeoutSeconds } from './arguments.ts'
+import { CliError, exitCodes } from './exit-codes.ts'
+import { Patience, waitForInstance } from './follow.ts'
+import { withExamples } from './help.ts'
+import { resolveHostId } from './hosts.ts'
+import { addInstanceCreateCommand } from './instance-create.ts'
+import { findInstance, onInstance, resolveInstanceId } from './instance-lookup.ts'
+import { addInstancePowerCommands } from './instance-power.ts'
+import { instanceColumns, printInstance, renderInstance } from './instance-view.ts'
 import type { CliIo } from './io.ts'
-import { type OutputFlags, print, withOutput } from './output.ts'
-import { call, openSession, type Session } from './session.ts'
-import { renderTable } from './table.ts'
+import { addListCommand } from './list-command.ts'
+import { type OutputFlags, withOutput } from './output.ts'
+import { addShowCommand, addUpdateCommand, type Naming } from './resource-commands.ts'
+import { call, callForAnswer, openSession, type Session } from './session.ts'
 import { printable } from './terminal-text.ts'
 
 type Instance = Schemas['Instance']
 
+const naming: Naming = {
+  noun: 'an instance',
+  argument: '<name|id>',
+  parse: instanceReference,
+  resolve: resolveInstanceId,
+}
+
 /** `berth instance`: virtual machines. */
 export function addInstanceCommands(program: Command, io: CliIo): void {
-  const group = program
-    .command('instance')
-    .description('virtual machines')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  berth instance create --name web-1 --type micro --image micro --ssh-key key-001
-  berth instance list --state running
-  berth instance stop web-1 --grace-seconds 10
-  berth instance delete web-1
-  id=$(berth instance create --type micro --image micro -o json | jq -r .id)
-
-An instance is named by its name or its id. Progress goes to standard error.`,
-    )
+  const group = withExamples(
+    program.command('instance').description('virtual machines'),
+    [
+      'berth instance create --name web-1 --type micro --image micro --ssh-key key-001',
+      'berth instance list --state running',
+      'berth instance update web-1 --label env=test --add-security-group sg-web',
+      'berth instance stop web-1 --grace-seconds 10',
+      'berth instance delete web-1',
+      'id=$(berth instance create --type micro --image micro -q)',
+    ],
+    'An instance is named by its name or its id. Progress goes to standard error.',
+  )
   addInstanceCreateCommand(group, io)
-  addListAndShow(group, io)
-  addStart(group, io)
-  addStop(group, io)
-  addReboot(group, io)
-  addDelete(group, io)
+  addList(group, io)
+  addShowCommand(group, io, {
+    ...naming,
+    versioned: true,
+    get,
+    render: (instance) => renderInstance(instance, io.now()),
+    examples: ['berth instance show web-1', 'berth instance show web-1 -o json', 'berth instance show web-1 --etag'],
+  })
+  addUpdate(group, io)
+  addInstancePowerCommands(group, io)
   addWait(group, io)
   addConsoleLog(group, io)
 }
 
-function addListAndShow(group: Command, io: CliIo): void {
-  withOutput(group.command('list').alias('ls').description('list instances, oldest first'))
-    .addOption(
-      new Option('--state <state>', 'only those in a state; terminated ones are shown only so').choices(instanceStates),
-    )
-    .option('--name <name>', 'only those with a name', resourceName)
-    .action(async (flags: OutputFlags & InstanceFilter, command: Command) => {
-      const { output: _, ...filter } = flags
-      const list = await listInstances(openSession(io, command), filter)
-      print(io, flags, list, () => renderTable(instanceColumns(io.now()), list.items))
-    })
+interface InstanceFilter {
+  state: Instance['status']['state']
+  host_id: string
+  vpc_id: string
+  subnet_id: string
+}
 
-  withOutput(onInstance(group, 'show', 'show all about an instance')).action(
-    async (reference: string, flags: OutputFlags, command: Command) => {
-      const instance = await findInstance(openSession(io, command), reference)
-      print(io, flags, instance, () => renderInstance(instance, io.now()))
+interface FilterFlags {
+  state?: Instance['status']['state']
+  host?: string
+  vpc?: string
+  subnet?: string
+}
+
+function addList(group: Command, io: CliIo): void {
+  addListCommand<Instance, InstanceFilter, FilterFlags>(group, io, {
+    nouns: 'instances, oldest first',
+    columns: instanceColumns,
+    labelled: true,
+    options: (command) =>
+      command
+        .addOption(
+          new Option('--state <state>', 'only those in a state; terminated ones are shown only so').choices(
+            instanceStates,
+          ),
+        )
+        .option('--host <name|id>', 'only those on a host', nameOrId)
+        .option('--vpc <id>', 'only those in a private network', resourceId)
+        .option('--subnet <id>', 'only those in a subnet', resourceId),
+    filter: async (session, { state, host, vpc, subnet }: FilterFlags) => ({
+      ...(state === undefined ? {} : { state }),
+      ...(host === undefined ? {} : { host_id: await resolveHostId(session, host) }),
+      ...(vpc === undefined ? {} : { vpc_id: vpc }),
+      ...(subnet === undefined ? {} : { subnet_id: subnet }),
+    }),
+    page: (session, query) => call(session, session.client.GET('/v1/instances', { params: { query } })),
+    watch: {
+      kind: 'instance',
+      get: async (session, id) => (await get(session, id)).data,
+      matches: ({ spec, status }, filter) =>
+        (filter.state === undefined ? status.state !== 'terminated' : status.state === filter.state) &&
+        (filter.host_id === undefined || status.host_id === filter.host_id) &&
+        (filter.vpc_id === undefined || spec.vpc_id === filter.vpc_id) &&
+        (filter.subnet_id === undefined || spec.subnet_id === filter.subnet_id),
     },
-  )
+    examples: [
+      'berth instance list',
+      'berth instance list -l env=prod,tier!=db --state running',
+      'berth instance list --host rack-3 --watch',
+      'berth instance list -l env=test -q | xargs -n1 berth instance delete',
+    ],
+  })
 }
 
-interface BootFlags extends OutputFlags {
-  wait: WaitFlag
-  timeout: number
+interface GroupFlags {
+  securityGroup?: string[]
+  addSecurityGroup?: string[]
+  removeSecurityGroup?: string[]
 }
 
-interface StopFlags extends OutputFlags {
-  wait: boolean
-  timeout: number
-}
-
-interface PowerFlags {
-  force?: boolean
-  graceSeconds?: number
-}
-
-function addStart(group: Command, io: CliIo): void {
-  withOutput(withBootWait(onInstance(group, 'start', 'start an instance'), 'running')).action(
-    async (reference: string, flags: BootFlags, command: Command) => {
-      const session = openSession(io, command)
-      const path = { id: await resolveInstanceId(session, reference) }
-      const accepted = await call(
-        session,
-        session.client.POST('/v1/instances/{id}/start', { params: { path }, body: {} }),
-      )
-      await finish(session, accepted, flags, 'starting')
+function addUpdate(group: Command, io: CliIo): void {
+  addUpdateCommand<Instance, { security_groups: string[] }, GroupFlags>(group, io, {
+    ...naming,
+    columns: instanceColumns,
+    get,
+    patch: (session, id, body, header) =>
+      call(session, session.client.PATCH('/v1/instances/{id}', { params: { path: { id }, header }, body })),
+    options: (command) =>
+      command
+        .option('--security-group <id>', 'groups in place of all that it has; may be repeated', resourceIds)
+        .option('--add-security-group <id>', 'one more group; may be repeated', resourceIds)
+        .option('--remove-security-group <id>', 'one group less; may be repeated', resourceIds),
+    spec: async (flags: GroupFlags, present) => {
+      const groups = await changedGroups(flags, present)
+      return groups === null ? null : { security_groups: groups }
     },
-  )
+    examples: [
+      'berth instance update web-1 --name web-2 --label env=test --remove-label team',
+      'berth instance update web-1 --add-security-group sg-ssh',
+      'berth instance update web-1 --label env=prod --if-match "$(berth instance show web-1 --etag)"',
+    ],
+  })
 }
 
-function addStop(group: Command, io: CliIo): void {
-  const command = withPower(onInstance(group, 'stop', 'stop an instance: power button, then power off'))
-  withOutput(withEndWait(command)).action(
-    async (reference: string, flags: StopFlags & PowerFlags, command: Command) => {
-      const session = openSession(io, command)
-      const path = { id: await resolveInstanceId(session, reference) }
-      const accepted = await call(
-        session,
-        session.client.POST('/v1/instances/{id}/stop', { params: { path }, body: powerBody(flags) }),
-      )
-      await finish(session, accepted, flags, 'stopping')
-    },
-  )
-}
-
-function addReboot(group: Command, io: CliIo): void {
-  const command = withPower(onInstance(group, 'reboot', 'shut an instance down and boot it anew'))
-  withOutput(withBootWait(command, 'running')).action(
-    async (reference: string, flags: BootFlags & PowerFlags, command: Command) => {
-      const session = openSession(io, command)
-      const path = { id: await resolveInstanceId(session, reference) }
-      const accepted = await call(
-        session,
-        session.client.POST('/v1/instances/{id}/reboot', { params: { path }, body: powerBody(flags) }),
-      )
-      await finish(session, accepted, flags, 'rebooting')
-    },
-  )
-}
-
-function addDelete(group: Command, io: CliIo): void {
-  const command = withGrace(onInstance(group, 'delete', 'delete an instance and all it uses').alias('rm'))
-  withOutput(withEndWait(command)).action(
-    async (reference: string, flags: StopFlags & PowerFlags, command: Command) => {
-      const session = openSession(io, command)
-      const path = { id: await resolveInstanceId(session, reference) }
-      const query = flags.graceSeconds === undefined ? {} : { grace_seconds: flags.graceSeconds }
-      const accepted = await call(session, session.client.DELETE('/v1/instances/{id}', { params: { path, query } }))
-      await finish(session, accepted, flags, 'deleting')
-    },
-  )
+async function changedGroups(flags: GroupFlags, present: () => Promise<Instance>): Promise<string[] | null> {
+  const { securityGroup: whole, addSecurityGroup: added = [], removeSecurityGroup: removed = [] } = flags
+  const partly = added.length + removed.length > 0
+  if (whole !== undefined && partly) {
+    throw new CliError(exitCodes.usage, 'security groups are replaced, or added and removed, not both at once')
+  }
+  if (!partly) return whole ?? null
+  const groups = (await present()).spec.security_groups
+  const missing = removed.find((id) => !groups.includes(id))
+  if (missing !== undefined) throw new CliError(exitCodes.notFound, `the instance has no security group ${missing}`)
+  return [...new Set([...groups.filter((id) => !removed.includes(id)), ...added])]
 }
 
 function addWait(group: Command, io: CliIo): void {
-  withOutput(onInstance(group, 'wait', 'wait until an instance is in a state'))
+  const command = onInstance(group, 'wait', 'wait until an instance is in a state')
     .addOption(
       new Option('--for <state>', 'ready: its first boot is over').choices(waitTargets).makeOptionMandatory(true),
     )
     .option('--timeout <seconds>', 'give up waiting after this time', timeoutSeconds, 600)
-    .action(async (reference: string, flags: OutputFlags & { for: WaitTarget; timeout: number }, command: Command) => {
-      const session = openSession(io, command)
+  withOutput(command).action(
+    async (reference: string, flags: OutputFlags & { for: WaitTarget; timeout: number }, self: Command) => {
+      const session = openSession(io, self)
       const instance = await findInstance(session, reference)
       const reached = await waitForInstance(session, instance, flags.for, new Patience(session, flags.timeout))
-      printRow(io, flags, reached)
-    })
+      printInstance(io, flags, reached)
+    },
+  )
+  withExamples(command, [
+    'berth instance wait web-1 --for ready',
+    'berth instance wait web-1 --for stopped --timeout 60',
+  ])
 }
 
 const tailLines = integer({ minimum: 1, maximum: 100_000 })
 
 function addConsoleLog(group: Command, io: CliIo): void {
-  onInstance(group, 'console-log', 'print the serial output of an instance, the last 256 KiB')
+  const command = onInstance(group, 'console-log', 'print the serial output of an instance, the last 256 KiB')
+  command
     .option('--tail <lines>', 'only the last lines', tailLines)
-    .action(async (reference: string, flags: { tail?: number }, command: Command) => {
-      const session = openSession(io, command)
+    .action(async (reference: string, flags: { tail?: number }, self: Command) => {
+      const session = openSession(io, self)
       const path = { id: await resolveInstanceId(session, reference) }
       const params = { path, query: flags }
       const request = session.client.GET('/v1/instances/{id}/console-log', { params, parseAs: 'text' })
@@ -163,61 +189,9 @@ function addConsoleLog(group: Command, io: CliIo): void {
       // a guest writes what it likes, also what would drive the terminal of who reads it
       io.stdout.write(io.stdout.isTTY ? printable(text) : text)
     })
+  withExamples(command, ['berth instance console-log web-1', 'berth instance console-log web-1 --tail 20'])
 }
 
-function onInstance(group: Command, name: string, description: string): Command {
-  return group
-    .command(name)
-    .description(description)
-    .argument('<name|id>', 'name or id of an instance', instanceReference)
-}
-
-function withGrace(command: Command): Command {
-  const { minimum, maximum } = graceSeconds
-  return command.option(
-    '--grace-seconds <n>',
-    'time for the guest between power button and power off',
-    integer({ minimum, maximum }),
-  )
-}
-
-function withPower(command: Command): Command {
-  return withGrace(command).option('--force', 'power off at once, as pulling the plug')
-}
-
-function withEndWait(command: Command): Command {
-  return command
-    .option('--no-wait', 'print the id of the operation and return at once')
-    .option('--timeout <seconds>', 'give up waiting after this time', timeoutSeconds, 600)
-}
-
-function powerBody(flags: PowerFlags): Schemas['PowerActionBody'] {
-  return {
-    ...(flags.force === undefined ? {} : { force: flags.force }),
-    ...(flags.graceSeconds === undefined ? {} : { grace_seconds: flags.graceSeconds }),
-  }
-}
-
-/** Follow what was accepted as far as the flags say, and print how the instance is then. */
-async function finish(
-  session: Session,
-  accepted: Schemas['Accepted'],
-  flags: OutputFlags & { wait: WaitFlag | boolean; timeout: number },
-  doing: string,
-): Promise<void> {
-  const { io } = session
-  if (flags.wait === false || flags.wait === 'none') {
-    print(io, flags, accepted, () => `${accepted.operation_id}\n`)
-    return
-  }
-  io.stderr.write(`${doing}; the operation is ${accepted.operation_id}\n`)
-  const until = flags.wait === 'ready' ? 'ready' : 'ended'
-  const instance = await followOperation(session, accepted.operation_id, until, new Patience(session, flags.timeout))
-  if (instance.status.state !== 'terminated') return printRow(io, flags, instance)
-  io.stderr.write(`deleted ${describe(instance)}\n`)
-  if (flags.output === 'json') print(io, flags, instance, () => '')
-}
-
-function printRow(io: CliIo, flags: OutputFlags, instance: Instance): void {
-  print(io, flags, instance, () => renderTable(instanceColumns(io.now()), [instance]))
+function get(session: Session, id: string) {
+  return callForAnswer(session, session.client.GET('/v1/instances/{id}', { params: { path: { id } } }))
 }

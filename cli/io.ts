@@ -6,7 +6,7 @@ import { printable } from './terminal-text.ts'
 
 /** All that the client commands know of the process they run in; a test gives another one. */
 export interface CliIo {
-  stdout: { write(text: string): unknown; isTTY: boolean; columns: number }
+  stdout: { write(text: string): unknown; isTTY: boolean; columns: number; rows: number }
   stderr: { write(text: string): unknown; isTTY: boolean; columns: number }
   env: Readonly<Record<string, string | undefined>>
   /** The whole of standard input. Throws CliError when it is longer than so many bytes. */
@@ -97,6 +97,9 @@ function outputOf(stream: NodeJS.WriteStream) {
     },
     get columns() {
       return stream.columns || 80 // 0 on a terminal that does not know its size
+    },
+    get rows() {
+      return stream.rows || 24
     },
   }
 }

@@ -1,12 +1,15 @@
+import { operationStatuses, operationTypes } from '@berth/contract/operations.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { instanceReference, resourceId, timeoutSeconds } from './arguments.ts'
 import { Patience, waitForOperation } from './follow.ts'
+import { withExamples } from './help.ts'
 import { resolveInstanceId } from './instance-lookup.ts'
 import type { CliIo } from './io.ts'
+import { addListCommand, type Columns } from './list-command.ts'
 import { type OutputFlags, print, withOutput } from './output.ts'
-import { addShowCommand, type Columns } from './resource-commands.ts'
-import { call, openSession } from './session.ts'
+import { addShowCommand } from './resource-commands.ts'
+import { call, callForAnswer, openSession, type Session } from './session.ts'
 import { formatAge, formatDuration, renderFields, renderTable } from './table.ts'
 
 type Operation = Schemas['Operation']
@@ -29,44 +32,83 @@ const stepColumns = [
   { header: 'ERROR', cell: (step: Step) => (step.error === null ? '' : `${step.error.code}: ${step.error.message}`) },
 ]
 
+interface OperationFilter {
+  resource_id: string
+  type: Operation['type']
+  status: Operation['status']
+}
+
+interface FilterFlags {
+  instance?: string
+  type?: Operation['type']
+  status?: Operation['status']
+}
+
 /** `berth operation`: what was asked for and how it went. */
 export function addOperationCommands(program: Command, io: CliIo): void {
-  const group = program
-    .command('operation')
-    .alias('op')
-    .description('what was asked for and how it went')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  berth operation list --instance web-1
-  berth operation wait "$(berth instance stop web-1 --no-wait)"`,
-    )
+  const group = withExamples(
+    program.command('operation').alias('op').description('what was asked for and how it went'),
+    ['berth operation list --instance web-1', 'berth operation wait "$(berth instance stop web-1 --no-wait)"'],
+  )
 
-  withOutput(group.command('list').alias('ls').description('list operations, newest first'))
-    .option('--instance <name|id>', 'only those of an instance; by its id also of one that is gone', instanceReference)
-    .action(async (flags: OutputFlags & { instance?: string }, command: Command) => {
-      const session = openSession(io, command)
-      const query =
-        flags.instance === undefined ? {} : { resource_id: await resolveInstanceId(session, flags.instance) }
-      const list = await call(session, session.client.GET('/v1/operations', { params: { query } }))
-      print(io, flags, list, () => renderTable(columns(io.now()), list.items))
-    })
+  addListCommand<Operation, OperationFilter, FilterFlags>(group, io, {
+    nouns: 'operations, newest first',
+    columns,
+    labelled: false,
+    options: (command) =>
+      command
+        .option(
+          '--instance <name|id>',
+          'only those of an instance; by its id also of one that is gone',
+          instanceReference,
+        )
+        .addOption(new Option('--type <type>', 'only those of a type').choices(operationTypes))
+        .addOption(new Option('--status <status>', 'only those in a status').choices(operationStatuses)),
+    filter: async (session, { instance, type, status }: FilterFlags) => ({
+      ...(instance === undefined ? {} : { resource_id: await resolveInstanceId(session, instance) }),
+      ...(type === undefined ? {} : { type }),
+      ...(status === undefined ? {} : { status }),
+    }),
+    page: (session, query) => call(session, session.client.GET('/v1/operations', { params: { query } })),
+    watch: {
+      kind: 'operation',
+      get: async (session, id) => (await get(session, id)).data,
+      matches: (operation, { resource_id: resource, type, status }) =>
+        (resource === undefined || operation.resource_id === resource) &&
+        (type === undefined || operation.type === type) &&
+        (status === undefined || operation.status === status),
+      newestFirst: true,
+    },
+    examples: [
+      'berth operation list --instance web-1',
+      'berth operation list --type instance.create --status failed',
+      'berth operation list --status running --watch',
+    ],
+  })
 
   addShowCommand(group, io, {
     noun: 'an operation',
-    get: (session, id) => call(session, session.client.GET('/v1/operations/{id}', { params: { path: { id } } })),
+    versioned: false,
+    get,
     render: renderOperation,
+    examples: ['berth operation show op-…', 'berth operation show op-… -o json'],
   })
 
-  withOutput(group.command('wait').description('wait until an operation has ended; exit code 1 unless it succeeded'))
+  const wait = group
+    .command('wait')
+    .description('wait until an operation has ended; exit code 1 unless it succeeded')
     .argument('<id>', 'id of an operation', resourceId)
     .option('--timeout <seconds>', 'give up waiting after this time', timeoutSeconds, 600)
-    .action(async (id: string, flags: OutputFlags & { timeout: number }, command: Command) => {
-      const session = openSession(io, command)
-      const operation = await waitForOperation(session, id, new Patience(session, flags.timeout))
-      print(io, flags, operation, () => renderTable(columns(io.now()), [operation]))
-    })
+  withOutput(wait).action(async (id: string, flags: OutputFlags & { timeout: number }, command: Command) => {
+    const session = openSession(io, command)
+    const operation = await waitForOperation(session, id, new Patience(session, flags.timeout))
+    print(io, flags, operation, () => renderTable(columns(io.now()), [operation]))
+  })
+  withExamples(wait, ['berth operation wait op-…', 'berth operation wait "$(berth instance stop web-1 --no-wait)"'])
+}
+
+function get(session: Session, id: string) {
+  return callForAnswer(session, session.client.GET('/v1/operations/{id}', { params: { path: { id } } }))
 }
 
 function renderOperation(operation: Operation): string {

@@ -11,12 +11,24 @@ export function isProblem(body: unknown): body is Problem {
   return texts && typeof status === 'number' && Array.isArray(errors)
 }
 
+/** A refusal by the server, with the document that says why. */
+export class ProblemError extends CliError {
+  readonly problem: Problem
+
+  constructor(problem: Problem, faults: readonly string[]) {
+    // the detail of a body's faults is their list again
+    const message = faults.length > 0 ? problem.title : problem.detail || problem.title
+    super(exitCodeOf(problem), message, { details: [...faults, `request id: ${problem.request_id}`] })
+    this.problem = problem
+  }
+}
+
 /** A problem document as the error a command ends with: every fault on a line of its own, then the request id. */
-export function problemError(problem: Problem): CliError {
-  const faults = problem.errors.map(({ pointer, message }) => `${pointer}: ${message}`)
-  // the detail of a body's faults is their list again
-  const message = faults.length > 0 ? problem.title : problem.detail || problem.title
-  return new CliError(exitCodeOf(problem), message, { details: [...faults, `request id: ${problem.request_id}`] })
+export function problemError(problem: Problem): ProblemError {
+  return new ProblemError(
+    problem,
+    problem.errors.map(({ pointer, message }) => `${pointer}: ${message}`),
+  )
 }
 
 function exitCodeOf(problem: Problem): ExitCode {

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { addEventCommands } from './events.ts'
 import { addHostCommands } from './hosts.ts'
 import { addImageCommands } from './images.ts'
 import { addInstanceTypeCommands } from './instance-types.ts'
@@ -8,6 +9,7 @@ import { addOperationCommands } from './operations.ts'
 import { addSecurityGroupCommands } from './security-groups.ts'
 import { addSshCommand } from './ssh.ts'
 import { addSshKeyCommands } from './ssh-keys.ts'
+import { addStatusCommand } from './status.ts'
 import { addSubnetCommands } from './subnets.ts'
 import { addVpcCommands } from './vpcs.ts'
 
@@ -44,4 +46,6 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addSecurityGroupCommands(program, io)
   addHostCommands(program, io)
   addOperationCommands(program, io)
+  addEventCommands(program, io)
+  addStatusCommand(program, io)
 }

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { CliError, exitCodes } from './exit-codes.ts'
 import type { CliIo } from './io.ts'
 import { isProblem, problemError } from './problem.ts'
+import { sendPostsOnce } from './retry.ts'
 
 const defaultServer = 'http://127.0.0.1:7480'
 
@@ -14,7 +15,10 @@ export interface Session {
   io: CliIo
   /** Base URL without a slash at the end. */
   url: string
+  /** Bounded: an answer has to come in time. A POST takes effect once (see sendPostsOnce). */
   client: BerthClient
+  /** Without those bounds, for streams. */
+  send: typeof globalThis.fetch
 }
 
 /** The session of a command: `--server`, else BERTH_SERVER, else this machine's `berth dev`. */
@@ -23,9 +27,12 @@ export function openSession(io: CliIo, command: Command): Session {
   const url = parseServerUrl(typeof option === 'string' ? option : io.env.BERTH_SERVER || defaultServer)
   const send = io.fetch ?? globalThis.fetch
   const bounded: typeof globalThis.fetch = (input, init) => {
-    return send(input, { ...init, signal: AbortSignal.any([io.signal, AbortSignal.timeout(answerWithinMs)]) })
+    // a signal beside a request takes the place of the request's own
+    const own = input instanceof Request ? [input.signal] : []
+    const signal = AbortSignal.any([io.signal, ...own, AbortSignal.timeout(answerWithinMs)])
+    return send(input, { ...init, signal })
   }
-  return { io, url, client: createBerthClient(url, bounded) }
+  return { io, url, client: createBerthClient(url, sendPostsOnce(io, bounded)), send }
 }
 
 /** The base URL of a server out of what a user wrote. Throws CliError (usage). */
@@ -47,6 +54,25 @@ interface Answer<T> {
 }
 
 /**
+ * The body of an answer that goes on, from a path below the base URL, until `signal` is aborted. Throws as
+ * callForAnswer.
+ */
+export async function openStream(
+  session: Session,
+  path: string,
+  headers: Record<string, string>,
+  signal: AbortSignal,
+): Promise<ReadableStream<Uint8Array>> {
+  const answer = async (): Promise<Answer<ReadableStream<Uint8Array> | null>> => {
+    const response = await session.send(`${session.url}${path}`, { headers, signal })
+    return response.ok ? { data: response.body, response } : { error: await response.json(), response }
+  }
+  const body = await call(session, answer())
+  if (body === null) throw foreignServer(session, 'answered with nothing')
+  return body
+}
+
+/**
  * The answer to a request with its document. Throws CliError: with the code that belongs to a problem document,
  * unreachable when no Berth server answers, interrupted when the user gave up.
  */
@@ -60,7 +86,8 @@ export async function callForAnswer<T>(
     throw foreignServer(session, `answered with status ${response.status}`)
   }
   const contentType = response.headers.get('content-type') ?? ''
-  const expected = response.status === 204 || /^(?:application\/json|text\/plain)\b/.test(contentType)
+  const expected =
+    response.status === 204 || /^(?:application\/json|text\/plain|text\/event-stream)\b/.test(contentType)
   if (!expected) throw foreignServer(session, `answered with ${contentType || 'no content type'}`)
   return { data: data as T, response } // its status and type are those of the contract
 }
@@ -87,7 +114,8 @@ async function settle<T>(session: Session, pending: Promise<Answer<T>>): Promise
   }
 }
 
-function foreignServer(session: Session, what: string): CliError {
+/** The error of an answer that no Berth server gives. */
+export function foreignServer(session: Session, what: string): CliError {
   return new CliError(exitCodes.unreachable, `what ${what} at ${session.url} is not a Berth server`, {
     details: ['name another one with --server URL or BERTH_SERVER'],
   })

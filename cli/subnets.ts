@@ -1,11 +1,13 @@
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { Command } from 'commander'
 import { resourceId } from './arguments.ts'
+import { withExamples } from './help.ts'
 import type { CliIo } from './io.ts'
+import { addListCommand, type Columns } from './list-command.ts'
 import { type MetadataFlags, metadataOf, withIdAndMetadata } from './metadata.ts'
 import { type OutputFlags, print, withOutput } from './output.ts'
-import { addDeleteCommand, addListCommand, addShowCommand, type Columns } from './resource-commands.ts'
-import { call, openSession } from './session.ts'
+import { addDeleteCommand, addShowCommand, addUpdateCommand } from './resource-commands.ts'
+import { call, callForAnswer, openSession, type Session } from './session.ts'
 import { formatAge, formatLabels, renderFields, renderTable } from './table.ts'
 
 type Subnet = Schemas['Subnet']
@@ -21,34 +23,43 @@ const columns: Columns<Subnet> = (now) => [
 
 /** `berth subnet`: the parts of a VPC that instances get their addresses from. */
 export function addSubnetCommands(program: Command, io: CliIo): void {
-  const group = program
-    .command('subnet')
-    .description('parts of a VPC that instances get addresses from')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  berth subnet create --id subnet-shop --vpc vpc-shop --cidr 10.20.1.0/24
-  berth subnet list`,
-    )
+  const group = withExamples(
+    program.command('subnet').description('parts of a VPC that instances get addresses from'),
+    ['berth subnet create --id subnet-shop --vpc vpc-shop --cidr 10.20.1.0/24', 'berth subnet list'],
+  )
 
-  withOutput(withIdAndMetadata(group.command('create').description('create a subnet'), 'subnet'))
+  const create = withIdAndMetadata(group.command('create').description('create a subnet'), 'subnet')
     .requiredOption('--vpc <id>', 'VPC it is part of', resourceId)
     .requiredOption('--cidr <cidr>', "IPv4 network within the VPC's, as 10.20.1.0/24")
-    .action(async (flags: MetadataFlags & OutputFlags & { vpc: string; cidr: string }, command: Command) => {
+  withOutput(create).action(
+    async (flags: MetadataFlags & OutputFlags & { vpc: string; cidr: string }, command: Command) => {
       const session = openSession(io, command)
       const body = { ...metadataOf(flags), spec: { vpc_id: flags.vpc, cidr: flags.cidr } }
       const subnet = await call(session, session.client.POST('/v1/subnets', { body }))
       print(io, flags, subnet, () => renderTable(columns(io.now()), [subnet]))
-    })
-  addListCommand(group, io, {
+    },
+  )
+  withExamples(create, ['berth subnet create --id subnet-shop --vpc vpc-shop --cidr 10.20.1.0/24'])
+
+  addListCommand<Subnet, { vpc_id: string }, { vpc?: string }>(group, io, {
     nouns: 'subnets',
     columns,
-    list: (session) => call(session, session.client.GET('/v1/subnets')),
+    labelled: true,
+    options: (command) => command.option('--vpc <id>', 'only those of a VPC', resourceId),
+    filter: async (_session, { vpc }) => (vpc === undefined ? {} : { vpc_id: vpc }),
+    page: (session, query) => call(session, session.client.GET('/v1/subnets', { params: { query } })),
+    watch: {
+      kind: 'subnet',
+      get: async (session, id) => (await get(session, id)).data,
+      matches: (subnet, { vpc_id: vpc }) => vpc === undefined || subnet.spec.vpc_id === vpc,
+      countsOf: ['instance'],
+    },
+    examples: ['berth subnet list', 'berth subnet list --vpc vpc-shop'],
   })
   addShowCommand(group, io, {
     noun: 'a subnet',
-    get: (session, id) => call(session, session.client.GET('/v1/subnets/{id}', { params: { path: { id } } })),
+    versioned: true,
+    get,
     render: (subnet) =>
       renderFields([
         ['id', subnet.id],
@@ -60,9 +71,23 @@ Examples:
         ['gateway', subnet.status.gateway],
         ['free addresses', String(subnet.status.available_addresses)],
       ]),
+    examples: ['berth subnet show subnet-shop'],
+  })
+  addUpdateCommand(group, io, {
+    noun: 'a subnet',
+    columns,
+    get,
+    patch: (session, id, body, header) =>
+      call(session, session.client.PATCH('/v1/subnets/{id}', { params: { path: { id }, header }, body })),
+    examples: ['berth subnet update subnet-shop --name shop-a --label zone=a'],
   })
   addDeleteCommand(group, io, {
     noun: 'a subnet',
     remove: (session, id) => call(session, session.client.DELETE('/v1/subnets/{id}', { params: { path: { id } } })),
+    examples: ['berth subnet delete subnet-shop'],
   })
+}
+
+function get(session: Session, id: string) {
+  return callForAnswer(session, session.client.GET('/v1/subnets/{id}', { params: { path: { id } } }))
 }

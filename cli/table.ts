@@ -19,8 +19,15 @@ export function renderFields(fields: readonly (readonly [name: string, value: st
 
 function renderRows(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)))
-  const line = (row: readonly string[]) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ')
-  return rows.map((row) => `${line(row).trimEnd()}\n`).join('')
+  return rows.map((row) => renderRow(row, widths)).join('')
+}
+
+/** One line of cells that are at least so wide. */
+export function renderRow(cells: readonly string[], widths: readonly number[]): string {
+  return `${cells
+    .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+    .join('  ')
+    .trimEnd()}\n`
 }
 
 const ageUnits = [

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { processIo, runProgram } from '@berth/cli/io.ts'
 import { addClientCommands } from '@berth/cli/program.ts'
-import { CliStack, expectGolden } from '@berth/cli/testing/cli-stack.ts'
+import { CliStack, expectGolden, leafCommands } from '@berth/cli/testing/cli-stack.ts'
 import { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
@@ -19,19 +19,27 @@ describe('help', () => {
     await expectGolden('help', await stack.run(['--help']))
   })
 
-  const groups = 'instance ssh ssh-key image type vpc subnet security-group host operation'.split(' ')
+  const groups = 'instance ssh ssh-key image type vpc subnet security-group host operation event status'.split(' ')
   test.each(groups)('of %s has a description of each command and examples', async (group) => {
     const run = await stack.run([group, '--help'])
     expect(run.stdout).toContain('Examples:')
     await expectGolden(`help-${group}`, run)
   })
 
-  const commands = ['create', 'list', 'start', 'stop', 'delete', 'wait', 'console-log']
-  test('of the commands on instances names every option', async () => {
-    const runs = []
-    for (const command of commands) runs.push(await stack.run(['instance', command, '--help']))
-    await expectGolden('help-instance-commands', ...runs)
-  })
+  const leaves = leafCommands()
+  test.each(groups.filter((group) => leaves.some(([first, second]) => first === group && second !== undefined)))(
+    'of the commands of %s names every option and has examples',
+    async (group) => {
+      const runs = []
+      for (const words of leaves) {
+        if (words[0] !== group) continue
+        const run = await stack.run([...words, '--help'])
+        expect(run.stdout, words.join(' ')).toContain(`\n\nExamples:\n  `)
+        runs.push(run)
+      }
+      await expectGolden(`help-${group}-commands`, ...runs)
+    },
+  )
 
   test('is printed on standard error, as a usage error, for a group without a command', async () => {
     const run = await stack.run(['instance'])

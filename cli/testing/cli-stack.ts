@@ -8,7 +8,7 @@ import { type RunningServer, startServer } from '@berth/server/main.ts'
 import { Command } from 'commander'
 import { pino } from 'pino'
 import { expect } from 'vitest'
-import { type CliIo, runProgram } from '../io.ts'
+import { type CliIo, processIo, runProgram } from '../io.ts'
 import { addClientCommands } from '../program.ts'
 import { FakeHost } from './fake-host.ts'
 
@@ -46,6 +46,10 @@ export interface RunOptions extends Partial<Omit<CliIo, 'stdout' | 'stderr' | 'r
   stdin?: string
   /** What happens before each request that waits, one entry a request; the request itself then waits no time. */
   onWait?: (() => Promise<unknown>)[]
+  /** Called with all that was written to standard output, at each piece of it. */
+  onOutput?: (stdout: string) => void
+  /** The same of standard error. */
+  onNote?: (stderr: string) => void
 }
 
 /**
@@ -105,9 +109,13 @@ export class CliStack {
 
   /** Run `berth` with these arguments. */
   async run(argv: readonly string[], options: RunOptions = {}): Promise<Run> {
-    const { tty = false, stdin = '', onWait = [], ...given } = options
+    const { tty = false, stdin = '', onWait = [], onOutput = () => {}, onNote = () => {}, ...given } = options
     const run: Run = { argv, code: -1, stdout: '', stderr: '', spawned: [] }
     const steps = [...onWait]
+    const written = (stream: 'stdout' | 'stderr', tell: (all: string) => void) => (text: string) => {
+      run[stream] += text
+      tell(run[stream])
+    }
     const io: CliIo = {
       env: { BERTH_SERVER: this.url },
       readStdin: async () => Buffer.from(stdin),
@@ -133,8 +141,8 @@ export class CliStack {
         url.searchParams.set(parameter, '0')
         return send(new Request(url, request), init)
       },
-      stdout: { write: (text) => (run.stdout += text), isTTY: tty, columns: 80 },
-      stderr: { write: (text) => (run.stderr += text), isTTY: tty, columns: 80 },
+      stdout: { write: written('stdout', onOutput), isTTY: tty, columns: 80, rows: 24 },
+      stderr: { write: written('stderr', onNote), isTTY: tty, columns: 80 },
     }
     const program = new Command('berth').showHelpAfterError('(run with --help to see how)')
     addClientCommands(program, io)
@@ -168,6 +176,18 @@ export class CliStack {
     await this.host.report(await this.host.wanted((each) => each.id === id), this.host.running('true'))
     return id
   }
+}
+
+/** Every client command that has no commands of its own, as the words that call it; hidden ones are left out. */
+export function leafCommands(): string[][] {
+  const program = new Command('berth')
+  addClientCommands(program, processIo())
+  const leaves = (command: Command, words: string[]): string[][] => {
+    const visible = command.createHelp().visibleCommands(command)
+    const own = visible.filter((each) => each.name() !== 'help')
+    return own.length === 0 ? [words] : own.flatMap((each) => leaves(each, [...words, each.name()]))
+  }
+  return leaves(program, [])
 }
 
 /**
