@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { addApplyCommand } from './apply.ts'
 import { addEventCommands } from './events.ts'
 import { addHostCommands } from './hosts.ts'
 import { addImageCommands } from './images.ts'
@@ -46,6 +47,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addSecurityGroupCommands(program, io)
   addHostCommands(program, io)
   addOperationCommands(program, io)
+  addApplyCommand(program, io)
   addEventCommands(program, io)
   addStatusCommand(program, io)
 }

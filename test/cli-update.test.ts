@@ -92,10 +92,13 @@ describe('update', () => {
     ['instance', 'list', '-q', '-o', 'json'],
     ['instance', 'list', '--watch', '--limit', '2'],
     ['event', 'watch', '--type', 'instance.exploded'],
+    ['apply', '-f', '-', '--prune'],
+    ['apply', '-f', '-', '-l', 'a=b'],
+    ['apply', '-f', '-', '--prune', '-l', 'a!=b,!c'],
   ]
   test('says what is wrong with what is asked for', async () => {
     const runs = []
-    for (const argv of faults) runs.push(await stack.run(argv))
+    for (const argv of faults) runs.push(await stack.run(argv, { stdin: 'kind: Vpc' }))
     expect(runs.map(({ code }) => code).filter((code) => code !== 2 && code !== 4)).toEqual([])
     await expectGolden('update-errors', ...runs)
   })
