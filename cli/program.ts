@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { addApplyCommand } from './apply.ts'
+import { addCompletionCommands } from './completion.ts'
 import { addEventCommands } from './events.ts'
 import { addHostCommands } from './hosts.ts'
 import { addImageCommands } from './images.ts'
@@ -50,4 +51,5 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addApplyCommand(program, io)
   addEventCommands(program, io)
   addStatusCommand(program, io)
+  addCompletionCommands(program, io)
 }

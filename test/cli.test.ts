@@ -19,9 +19,8 @@ describe('help', () => {
     await expectGolden('help', await stack.run(['--help']))
   })
 
-  const groups = 'instance ssh ssh-key image type vpc subnet security-group host operation apply event status'.split(
-    ' ',
-  )
+  const groups =
+    'instance ssh ssh-key image type vpc subnet security-group host operation apply event status completion'.split(' ')
   test.each(groups)('of %s has a description of each command and examples', async (group) => {
     const run = await stack.run([group, '--help'])
     expect(run.stdout).toContain('Examples:')
