@@ -11,7 +11,7 @@ import { addOperationCommands } from './operations.ts'
 import { addSecurityGroupCommands } from './security-groups.ts'
 import { addSshCommand } from './ssh.ts'
 import { addSshKeyCommands } from './ssh-keys.ts'
-import { addStatusCommand } from './status.ts'
+import { addMetricsCommand, addStatusCommand } from './status.ts'
 import { addSubnetCommands } from './subnets.ts'
 import { addVpcCommands } from './vpcs.ts'
 
@@ -51,5 +51,6 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addApplyCommand(program, io)
   addEventCommands(program, io)
   addStatusCommand(program, io)
+  addMetricsCommand(program, io)
   addCompletionCommands(program, io)
 }

@@ -16,3 +16,15 @@ export function addStatusCommand(program: Command, io: CliIo): void {
     })
   withExamples(command, ['berth status', 'until berth status; do sleep 1; done'])
 }
+
+/** `berth metrics`: the figures of server and agent, as Prometheus reads them. */
+export function addMetricsCommand(program: Command, io: CliIo): void {
+  const command = program
+    .command('metrics')
+    .description('the figures of server and agent in the text format of Prometheus')
+    .action(async (_flags: object, self: Command) => {
+      const session = openSession(io, self)
+      io.stdout.write(await call(session, session.client.GET('/metrics', { parseAs: 'text' })))
+    })
+  withExamples(command, ['berth metrics', 'berth metrics | grep berth_instances'])
+}
