@@ -15,7 +15,7 @@ const allowed: Record<string, readonly string[]> = {
   cli: ['sdk'],
   bin: ['server', 'agent', 'images', 'sdk', 'cli'],
   tools: ['server', 'images', 'bin'],
-  bench: ['sdk', 'agent', 'bin'],
+  bench: ['sdk', 'server', 'agent', 'bin'],
 }
 
 const isTest = (file: string) => /\.test\.ts$|\/testing\/|^test\//.test(file)

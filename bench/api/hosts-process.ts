@@ -1,0 +1,33 @@
+import { mkdtempSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { startAgent } from '@berth/agent/main.ts'
+import { SimulatedHost } from '@berth/agent/simulated/host.ts'
+import type { HostCredential } from '@berth/server/config.ts'
+import { pino } from 'pino'
+import { serveParent } from './child.ts'
+
+export interface HostsArgument {
+  serverUrl: string
+  hosts: readonly HostCredential[]
+}
+
+/**
+ * Agents on simulated hosts. They stand for other machines, so their ledgers are kept in memory: the disk that is
+ * measured is the server's.
+ */
+await serveParent<HostsArgument>(async ({ serverUrl, hosts }) => {
+  const directory = mkdtempSync('/dev/shm/berth-bench-')
+  const log = pino({ level: 'error' }, pino.destination({ dest: 2, sync: true }))
+  const agents = hosts.map(({ hostId, credential }) =>
+    startAgent({ ledgerFile: join(directory, `${hostId}.db`), serverUrl, credential }, new SimulatedHost(), log),
+  )
+  return {
+    ready: {},
+    answers: {},
+    async stop() {
+      await Promise.all(agents.map((agent) => agent.stop()))
+      await rm(directory, { recursive: true, force: true })
+    },
+  }
+})

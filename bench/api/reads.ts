@@ -1,0 +1,138 @@
+import { join } from 'node:path'
+import { median } from '../figures.ts'
+import { Child } from './child.ts'
+import { type Bench, type Figure, ms, perSecond } from './figure.ts'
+import { startFleet, withProfile } from './fleet.ts'
+import { exchangeOnce, getRequest, type LoadResult, runLoad } from './http-load.ts'
+
+const connections = 16
+
+/**
+ * GET by id against node:http that answers the same bytes; in turn. First of any instance at random, so that nearly every
+ * one is read and rendered, then of 1000 that are asked for again and again, as those who wait for something do.
+ */
+export async function measureGet(bench: Bench): Promise<Figure[]> {
+  return [...(await measureGetAmong(bench, bench.instances)), ...(await measureGetAmong(bench, 1000))]
+}
+
+async function measureGetAmong(bench: Bench, among: number): Promise<Figure[]> {
+  const fleet = await startFleet({ directory: join(bench.directory, `get-${among}`), instances: bench.instances })
+  const paths = fleet.ids.map((id) => getRequest(fleet.url, `/v1/instances/${id}`))
+  const sample = await exchangeOnce(fleet.url, paths[0] ?? '')
+  const bare = await Child.start<{ url: string }>('bare-process', bareAnswer(sample))
+  const bareRequest = getRequest(bare.ready.url, `/v1/instances/${fleet.ids[0]}`)
+  try {
+    const load = { connections, durationMs: bench.quick ? 1000 : 3000, status: 200 }
+    const random = () => paths[Math.floor(Math.random() * among)] ?? ''
+    const runs: { berth: LoadResult; bare: LoadResult; microseconds: { berth: number; bare: number } }[] = []
+    await runLoad({ ...load, durationMs: 1000, url: bare.ready.url, next: () => bareRequest }) // not counted
+    await runLoad({ ...load, durationMs: 2000, url: fleet.url, next: random })
+    await withProfile(fleet.server, bench.profile, async () => {
+      for (let round = 0; round < (bench.quick ? 3 : 7); round++) {
+        const before = { berth: await fleet.server.processorMs(), bare: await bare.child.processorMs() }
+        const other = await runLoad({ ...load, url: bare.ready.url, next: () => bareRequest })
+        const berth = await runLoad({ ...load, url: fleet.url, next: random })
+        const microseconds = {
+          berth: (1000 * ((await fleet.server.processorMs()) - before.berth)) / berth.requests,
+          bare: (1000 * ((await bare.child.processorMs()) - before.bare)) / other.requests,
+        }
+        runs.push({ bare: other, berth, microseconds })
+      }
+    })
+    const processor = {
+      berth: median(runs.map(({ microseconds }) => microseconds.berth)),
+      bare: median(runs.map(({ microseconds }) => microseconds.bare)),
+    }
+    const ratio = median(runs.map(({ berth, bare: other }) => berth.perSecond / other.perSecond))
+    const failures = runs.reduce((sum, { berth }) => sum + berth.failures, 0)
+    const busy = Math.max(...runs.map(({ bare: other }) => other.busy))
+    return [
+      {
+        name: `GET /v1/instances/{id} of any of ${among}`,
+        measured: perSecond(median(runs.map(({ berth }) => berth.perSecond))),
+        comparedWith: `${perSecond(median(runs.map(({ bare: other }) => other.perSecond)))} node:http (load ${Math.round(busy * 100)} % busy)`,
+        ratio,
+        limit: '≥ 0.6',
+        met: ratio >= 0.6 && failures === 0,
+      },
+      {
+        name: `GET of any of ${among}, processor time`,
+        measured: `${Math.round(processor.berth)} µs`,
+        comparedWith: `${Math.round(processor.bare)} µs node:http`,
+        ratio: processor.bare / processor.berth,
+        limit: 'none',
+        met: true,
+      },
+    ]
+  } finally {
+    await bare.child.stop()
+    await fleet.stop()
+  }
+}
+
+/** What a bare server needs to answer the very same; `date` and `connection` come from node:http on both sides. */
+function bareAnswer({ head, body }: { head: string; body: Buffer }) {
+  const headers = head
+    .split('\r\n')
+    .slice(1)
+    .map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 2)] as const)
+    .filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name.toLowerCase()))
+  return { headers: Object.fromEntries(headers), body: body.toString() }
+}
+
+/** Each finds at least 100 instances among 1000. */
+const selectors = [
+  'env=production',
+  'env in (staging,dev)',
+  'env=dev,team!=team-3',
+  'env=production,team notin (team-1,team-2),app',
+  `env!=dev,team in (${Array.from({ length: 20 }, (_, n) => `team-${n}`).join(',')})`,
+]
+
+/** A page of 100 with a label selector among many instances and among few; in turn. */
+export async function measureList(bench: Bench): Promise<Figure[]> {
+  const many = await startFleet({ directory: join(bench.directory, 'many'), instances: bench.instances })
+  const few = await startFleet({ directory: join(bench.directory, 'few'), instances: 1000 })
+  try {
+    const load = { connections: 1, durationMs: bench.quick ? 1000 : 3000, status: 200 }
+    const requests = (url: string) => {
+      const all = selectors.map((selector) =>
+        getRequest(url, `/v1/instances?limit=100&label_selector=${encodeURIComponent(selector)}`),
+      )
+      let n = 0
+      return () => all[n++ % all.length] ?? ''
+    }
+    for (const fleet of [many, few]) {
+      const sample = await exchangeOnce(fleet.url, requests(fleet.url)())
+      if (JSON.parse(sample.body.toString()).items.length !== 100) throw new Error('a page has not 100 instances')
+      await runLoad({ ...load, url: fleet.url, next: requests(fleet.url) }) // not counted
+    }
+    const runs: { many: LoadResult; few: LoadResult }[] = []
+    await withProfile(many.server, bench.profile, async () => {
+      for (let round = 0; round < (bench.quick ? 3 : 7); round++) {
+        runs.push({
+          many: await runLoad({ ...load, url: many.url, next: requests(many.url) }),
+          few: await runLoad({ ...load, url: few.url, next: requests(few.url) }),
+        })
+      }
+    })
+    const failures = runs.reduce((sum, run) => sum + run.many.failures + run.few.failures, 0)
+    const p99 = median(runs.map((run) => run.many.p99))
+    const p99Few = median(runs.map((run) => run.few.p99))
+    const ratio = median(runs.map((run) => run.many.p99 / run.few.p99))
+    const middle = median(runs.map((run) => run.many.p50))
+    return [
+      {
+        name: `list of 100 by labels, ${bench.instances} instances, p99`,
+        measured: `${ms(p99)} (p50 ${ms(middle)})`,
+        comparedWith: `${ms(p99Few)} among 1000`,
+        ratio,
+        limit: '≤ 10 ms and ≤ 2.0',
+        met: p99 <= 10 && ratio <= 2 && failures === 0,
+      },
+    ]
+  } finally {
+    await few.stop()
+    await many.stop()
+  }
+}
