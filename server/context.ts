@@ -3,6 +3,7 @@ import type { InstanceType } from '@berth/contract/instance-types.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
 import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
+import type { DocumentCache } from './document-cache.ts'
 import type { EventFeed } from './event-feed.ts'
 import type { ServerMetrics } from './metrics/server-metrics.ts'
 import type { Readiness } from './readiness.ts'
@@ -13,6 +14,8 @@ import type { WaitSlots } from './waiting.ts'
 export interface Context {
   store: Store
   feed: EventFeed
+  /** Instances as GET shows them. */
+  documents: DocumentCache
   log: Logger
   metrics: ServerMetrics
   readiness: Readiness

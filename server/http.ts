@@ -91,9 +91,10 @@ export async function buildHttp(
       reply,
     )
   })
-  app.addHook('onRequest', async (request, reply) => {
+  const refuseForeignPages = foreignPageGuard()
+  app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
-    refuseForeignPages(request)
+    done(refuseForeignPages(request) ?? undefined)
   })
   await app.register(swagger, openapiOptions(named))
   return app
@@ -117,21 +118,27 @@ function acceptOnlyJson(app: FastifyInstance, limits: Limits): void {
 
 /**
  * A web page must not be able to drive a server that needs no token: the Host must be this machine by name (against
- * DNS rebinding), and no request may come from a page of another origin.
+ * DNS rebinding), and no request may come from a page of another origin. Gives the error, or null.
  */
-function refuseForeignPages(request: FastifyRequest): void {
-  const port = request.socket.localPort
-  const names = ['127.0.0.1', 'localhost', '[::1]'].map((name) => `${name}:${port}`)
-  const host = request.headers.host ?? ''
-  if (!names.includes(host.toLowerCase())) {
-    throw new ApiError('forbidden_origin', `Host must be one of ${names.join(', ')}.`)
-  }
-  const origin = request.headers.origin
-  if (origin !== undefined && !names.some((name) => origin.toLowerCase() === `http://${name}`)) {
-    throw new ApiError('forbidden_origin', 'The Origin is another one than this server.')
-  }
-  if (request.headers['sec-fetch-site'] === 'cross-site') {
-    throw new ApiError('forbidden_origin', 'Requests from pages of other sites are refused.')
+function foreignPageGuard(): (request: FastifyRequest) => ApiError | null {
+  let port: number | undefined
+  let names: readonly string[] = []
+  return ({ socket, headers }) => {
+    if (socket.localPort !== port) {
+      port = socket.localPort
+      names = ['127.0.0.1', 'localhost', '[::1]'].map((name) => `${name}:${port}`)
+    }
+    if (!names.includes((headers.host ?? '').toLowerCase())) {
+      return new ApiError('forbidden_origin', `Host must be one of ${names.join(', ')}.`)
+    }
+    const origin = headers.origin?.toLowerCase()
+    if (origin !== undefined && !names.some((name) => origin === `http://${name}`)) {
+      return new ApiError('forbidden_origin', 'The Origin is another one than this server.')
+    }
+    if (headers['sec-fetch-site'] === 'cross-site') {
+      return new ApiError('forbidden_origin', 'Requests from pages of other sites are refused.')
+    }
+    return null
   }
 }
 
@@ -194,7 +201,16 @@ function unreadable(error: ConnectionError): ApiError {
   }
 }
 
-const newRequestId = () => `req-${randomBytes(10).toString('hex')}`
+const requestIdBytes = 10
+let random = Buffer.alloc(0)
+
+/** Takes its random bytes from a stock: asking for them costs more than all else about an id. */
+function newRequestId(): string {
+  if (random.length < requestIdBytes) random = randomBytes(100 * requestIdBytes)
+  const id = random.toString('hex', 0, requestIdBytes)
+  random = random.subarray(requestIdBytes)
+  return `req-${id}`
+}
 
 /** Words of the caller are repeated only so far. */
 function shorten(text: string): string {

@@ -6,6 +6,7 @@ import type { Context } from './context.ts'
 import { type Controller, startController } from './controllers/driver.ts'
 import { lifecyclePass } from './controllers/lifecycle.ts'
 import { placementPass } from './controllers/placement.ts'
+import { DocumentCache } from './document-cache.ts'
 import { ensureExampleResources } from './domain/example-resources.ts'
 import { registerHosts } from './domain/host-reports.ts'
 import { EventFeed } from './event-feed.ts'
@@ -42,6 +43,7 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   const ctx: Context = {
     store,
     feed,
+    documents: new DocumentCache(store),
     log,
     metrics,
     readiness: new Readiness(store, settings.readyBoundMs),

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { defaultSettings } from '@berth/server/config.ts'
+import { DocumentCache } from '@berth/server/document-cache.ts'
 import { EventFeed } from '@berth/server/event-feed.ts'
 import { ServerMetrics } from '@berth/server/metrics/server-metrics.ts'
 import { Readiness } from '@berth/server/readiness.ts'
@@ -49,6 +50,7 @@ async function renderOpenapi(): Promise<string> {
   const ctx = {
     store,
     feed,
+    documents: new DocumentCache(store),
     log,
     metrics: new ServerMetrics(),
     readiness: new Readiness(store, defaultSettings.readyBoundMs),

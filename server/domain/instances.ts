@@ -32,14 +32,18 @@ export interface VersionedInstance {
 
 export type WaitOutcome = 'reached' | 'timed-out' | 'impossible'
 
-/** The instance at once, or as soon as `target` holds, cannot come any more, or the time is over. */
-export async function readInstance(
+/** The instance as it is. Throws not_found. */
+export async function readInstance(ctx: Context, id: string): Promise<VersionedInstance> {
+  return versioned(await getInstance(ctx.store.read, id))
+}
+
+/** The instance as soon as `target` holds, cannot come any more, or the time is over. Throws not_found. */
+export async function awaitInstance(
   ctx: Context,
   id: string,
-  wait: { target: WaitTarget; timeoutSeconds: number } | null,
+  wait: { target: WaitTarget; timeoutSeconds: number },
   signal: AbortSignal,
-): Promise<VersionedInstance & { outcome: WaitOutcome | null }> {
-  if (wait === null) return { ...versioned(await getInstance(ctx.store.read, id)), outcome: null }
+): Promise<VersionedInstance & { outcome: WaitOutcome }> {
   const last = await waitForChange(ctx.store, [id], {
     slots: ctx.waitSlots,
     timeoutMs: wait.timeoutSeconds * 1000,

@@ -21,7 +21,7 @@ import Type from 'typebox'
 import { type Context, forRequest } from '../context.ts'
 import { createInstance, dryRunInstance } from '../domain/instance-create.ts'
 import { actOnInstance, deleteInstance } from '../domain/instance-power.ts'
-import { patchInstance, readConsoleLog, readInstance, readInstances } from '../domain/instances.ts'
+import { awaitInstance, patchInstance, readConsoleLog, readInstance, readInstances } from '../domain/instances.ts'
 import { holdRequest } from '../http-tracking.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
@@ -33,6 +33,9 @@ import { BerthWait, ETag, withHeaders } from './response-headers.ts'
 
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 const tags = ['instances']
+
+/** As Fastify says it of what it renders itself. */
+const jsonType = 'application/json; charset=utf-8'
 
 /** /v1/instances */
 export function instanceRoutes(api: Api, ctx: Context): void {
@@ -97,12 +100,22 @@ export function instanceRoutes(api: Api, ctx: Context): void {
       },
     },
     async (request, reply) => {
+      const { id } = request.params
       const { wait_for: target, timeout = 60 } = request.query
-      const wait = target === undefined ? null : { target, timeoutSeconds: timeout }
-      if (wait !== null) holdRequest(ctx.metrics, reply, 'wait')
-      const { instance, etag, outcome } = await readInstance(ctx, request.params.id, wait, callerSignal(reply))
-      if (outcome !== null) reply.header('berth-wait', outcome)
-      return reply.header('etag', etag).send(instance)
+      if (target === undefined) {
+        const { body, etag } = await ctx.documents.get(id, async () => {
+          const { instance, etag } = await readInstance(ctx, id)
+          return { body: String(reply.serializeInput(instance, '200')), etag }
+        })
+        return reply
+          .header('etag', etag)
+          .type(jsonType)
+          .send(body as never) // rendered already
+      }
+      holdRequest(ctx.metrics, reply, 'wait')
+      const wait = { target, timeoutSeconds: timeout }
+      const { instance, etag, outcome } = await awaitInstance(ctx, id, wait, callerSignal(reply))
+      return reply.header('berth-wait', outcome).header('etag', etag).send(instance)
     },
   )
 
