@@ -1,3 +1,4 @@
+import { setTimeout as delay, setImmediate as immediate } from 'node:timers/promises'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { Logger } from 'pino'
 import { eventRange, listEvents, type StoredEvent } from './store/events.ts'
@@ -11,6 +12,10 @@ const retryMs = 500
 
 /** Events read from the database at once. */
 const pageSize = 500
+
+/** Streams that are woken before anything else gets its turn; more make a pause of so long for each, milliseconds. */
+const wokenAtOnce = 50
+const pausePerStreamMs = 0.1
 
 /** One event as it goes out, and what streams choose by. */
 interface FeedEvent {
@@ -30,9 +35,11 @@ export class EventFeed {
   readonly #waiting = new Set<() => void>()
   #recent: FeedEvent[] = []
   #last = 0
-  #reading: Promise<void> | null = null
+  #reading = false
   #dirty = false
   #retry: NodeJS.Timeout | null = null
+  #news = false
+  #waking = false
   #unsubscribe: () => void = () => {}
 
   private constructor(store: Store, log: Logger) {
@@ -94,12 +101,11 @@ export class EventFeed {
   /** Read what is new; called at each commit, one read at a time. */
   #look(): void {
     this.#dirty = true
-    this.#reading ??= this.#readNew().finally(() => {
-      this.#reading = null
-    })
+    if (!this.#reading) void this.#readNew()
   }
 
   async #readNew(): Promise<void> {
+    this.#reading = true
     while (this.#dirty) {
       this.#dirty = false
       try {
@@ -112,6 +118,7 @@ export class EventFeed {
         }, retryMs)
       }
     }
+    this.#reading = false // in the same turn as the last look at #dirty: no commit comes in between
   }
 
   async #appendNew(): Promise<void> {
@@ -127,7 +134,23 @@ export class EventFeed {
   }
 
   #wakeAll(): void {
-    for (const wake of this.#waiting) wake()
+    this.#news = true
+    if (!this.#waking) void this.#wakeInSlices()
+  }
+
+  /** Each stream that wakes writes to its client: other requests get their turn in between, and news gather meanwhile. */
+  async #wakeInSlices(): Promise<void> {
+    this.#waking = true
+    while (this.#news) {
+      this.#news = false
+      const waiting = [...this.#waiting]
+      for (let start = 0; start < waiting.length; start += wokenAtOnce) {
+        if (start > 0) await immediate()
+        for (const wake of waiting.slice(start, start + wokenAtOnce)) wake()
+      }
+      if (waiting.length > wokenAtOnce) await delay(waiting.length * pausePerStreamMs, undefined, { ref: false })
+    }
+    this.#waking = false
   }
 }
 
