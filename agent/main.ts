@@ -1,4 +1,5 @@
 import { hostname } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Observed } from '@berth/contract/host.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type { Logger } from 'pino'
@@ -12,6 +13,18 @@ import { Reconciler } from './reconcile.ts'
 import { backOff, ServerLink, ServerRefusal } from './server-link.ts'
 
 const agentVersion = '0.1.0'
+
+/**
+ * Reports in between name only the instances that changed since the one before. All of them are in the first one, in
+ * the one after a report that was not answered, and at least this often; milliseconds.
+ */
+const wholeReportMs = 60_000
+
+/** Pause after each report: what changes meanwhile is in the next one. Milliseconds. */
+const reportPauseMs = 25
+
+/** Pause before the next desired state for each instance in the last one, milliseconds, and the longest pause. */
+const desiredPauseMs = { perInstance: 0.25, longest: 1000 }
 
 /** A report goes out at least this often, so that the server knows that the host lives; milliseconds. */
 const heartbeatMs = 10_000
@@ -63,8 +76,9 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
   metrics.countRecords(() => reconciler.powers())
   const session = ledger.nextSession(now())
   let sequence = 0
+  let wholeAt = Number.NEGATIVE_INFINITY
 
-  const observed = async (): Promise<Observed> => ({
+  const observed = async (whole: boolean): Promise<Observed> => ({
     agent_session: session,
     sequence: ++sequence,
     revision: reconciler.revision,
@@ -75,7 +89,7 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
     accelerator_reason: driver.accelerator.reason,
     capacity: await driver.capacity(),
     images: await driver.images(),
-    instances: reconciler.observedInstances(),
+    instances: whole ? reconciler.observedInstances() : reconciler.changedInstances(),
   })
 
   driver.onImagesChange(() => reports.pull())
@@ -83,16 +97,25 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
   const loops = [
     repeat(log, ending.signal, 'desired state', async () => {
       const desired = await link.desired(reconciler.revision)
-      if (desired !== null) reconciler.apply(desired)
+      if (desired === null) return
+      reconciler.apply(desired)
+      // each is a whole snapshot: while many instances change, they are taken together
+      const pauseMs = Math.min(desired.instances.length * desiredPauseMs.perInstance, desiredPauseMs.longest)
+      await delay(pauseMs, undefined, { signal: ending.signal }).catch(() => undefined)
     }),
     repeat(log, ending.signal, 'report', async () => {
       await reports.pulled(heartbeatMs, ending.signal)
       if (ending.signal.aborted) return
+      const at = performance.now()
+      const whole = at - wholeAt >= wholeReportMs
       try {
-        await link.report(await observed())
+        await link.report(await observed(whole))
         metrics.reported('accepted')
+        if (whole) wholeAt = at
+        await delay(reportPauseMs, undefined, { signal: ending.signal }).catch(() => undefined)
       } catch (error) {
         metrics.reported(error instanceof ServerRefusal ? 'refused' : 'failed')
+        wholeAt = Number.NEGATIVE_INFINITY
         reports.pull() // what was not heard is said again as soon as the server is back
         throw error
       }

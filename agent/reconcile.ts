@@ -34,6 +34,7 @@ export class Reconciler {
   readonly #options: ReconcilerOptions
   readonly #workers = new Map<string, InstanceWorker>()
   readonly #records = new Map<string, InstanceRecord>()
+  #unreported = new Set<string>()
   #revision = 0
   #progressAt = 0
 
@@ -71,8 +72,9 @@ export class Reconciler {
     this.#options.metrics.applyDurations.observe((performance.now() - startedAt) / 1000)
   }
 
-  /** What the host has of instances; the rest of the report is the caller's. */
+  /** What the host has of every instance; the rest of the report is the caller's. */
   observedInstances(): Observed['instances'] {
+    this.#unreported.clear()
     return [...this.#records.values()].map(observedInstance)
   }
 
@@ -81,6 +83,13 @@ export class Reconciler {
     const counts = new Map<ObservedPower, number>()
     for (const { power } of this.#records.values()) counts.set(power, (counts.get(power) ?? 0) + 1)
     return counts
+  }
+
+  /** What the host has of the instances that changed since the last call of this or of `observedInstances`. */
+  changedInstances(): Observed['instances'] {
+    const records = [...this.#unreported].map((id) => this.#records.get(id)).filter((record) => record !== undefined)
+    this.#unreported.clear()
+    return records.map(observedInstance)
   }
 
   /** Stop all workers; VMs run on. */
@@ -124,6 +133,7 @@ export class Reconciler {
     const record = newRecord(id, this.#freeSlot(), vpcId)
     this.#records.set(id, record)
     this.#options.ledger.saveRecord(record)
+    this.#unreported.add(id)
     return record
   }
 
@@ -145,6 +155,7 @@ export class Reconciler {
       flushConsole,
       save: (record: InstanceRecord) => {
         ledger.saveRecord(record)
+        this.#unreported.add(record.id)
         onChange()
       },
       reportProgress: () => {

@@ -1,0 +1,96 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, request } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
+import { startAgent } from '@berth/agent/main.ts'
+import { SimulatedHost } from '@berth/agent/simulated/host.ts'
+import type { Observed } from '@berth/contract/host.ts'
+import { pino } from 'pino'
+import { afterEach, expect, test } from 'vitest'
+import { type Stack, startStack, until } from './stack.ts'
+
+const ends: (() => Promise<unknown>)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+/** Passes everything on to a server, and keeps the reports that went through. */
+async function startWire(stack: Stack) {
+  const reports: Observed[] = []
+  let cuts = 0
+  const wire = createServer(async (incoming, outgoing) => {
+    const body = await buffer(incoming)
+    const isReport = incoming.url === '/v1/agent/observed'
+    if (isReport) reports.push(JSON.parse(body.toString()))
+    const { host: _, ...headers } = incoming.headers
+    const passed = request(`${stack.url}${incoming.url}`, { method: incoming.method ?? 'GET', headers }, (answer) => {
+      if (isReport && cuts-- > 0) {
+        answer.resume()
+        outgoing.destroy() // the server has it, the agent does not hear of that
+        return
+      }
+      outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
+      answer.pipe(outgoing)
+    })
+    passed.on('error', () => outgoing.destroy())
+    passed.end(body)
+  })
+  await new Promise<void>((resolve) => wire.listen(0, '127.0.0.1', resolve))
+  ends.push(async () => {
+    wire.closeAllConnections()
+    wire.close()
+  })
+  return {
+    url: `http://127.0.0.1:${(wire.address() as AddressInfo).port}`,
+    reports,
+    /** The answer to the next report is lost. */
+    cutNext: () => {
+      cuts = 1
+    },
+  }
+}
+
+async function startAgentOnWire() {
+  const stack = await startStack({ agent: false })
+  ends.push(() => stack.close())
+  const wire = await startWire(stack)
+  const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
+  const agent = startAgent(
+    { ledgerFile: join(directory, 'ledger.db'), serverUrl: wire.url, credential: stack.credential },
+    new SimulatedHost(),
+    pino({ level: 'silent' }),
+  )
+  ends.push(async () => {
+    await agent.stop()
+    rmSync(directory, { recursive: true, force: true })
+  })
+  const createReady = async () => (await stack.createReady()).id
+  return { stack, wire, createReady }
+}
+
+const named = (report: Observed | undefined) => report?.instances.map((instance) => instance.id).sort()
+
+test('a report names only the instances that changed since the one before', async () => {
+  const { wire, createReady } = await startAgentOnWire()
+  const first = await createReady()
+  const second = await createReady()
+  const brought = wire.reports.map(named).findLast((ids) => ids?.includes(second))
+  expect(brought).toEqual([second])
+  expect(wire.reports.flatMap(named)).toContain(first)
+})
+
+test('after a report whose answer was lost the next one names every instance', async () => {
+  const { stack, wire, createReady } = await startAgentOnWire()
+  const ids = [await createReady(), await createReady()].sort()
+  wire.cutNext()
+  const third = await createReady()
+  const all = [...ids, third].sort()
+  const whole = await until(
+    () => wire.reports.map(named).find((report) => report?.length === all.length),
+    (found) => found !== undefined,
+  )
+  expect(whole).toEqual(all)
+  expect((await stack.get(third)).status.state).toBe('running')
+})
