@@ -4,23 +4,34 @@ import { placementCandidates } from '../domain/hosts.ts'
 import { abandonUnplaced, settleInstance } from '../domain/instance-lifecycle.ts'
 import { failure } from '../domain/operations.ts'
 import { type Candidate, chooseHost, explainRefusals, explainTooLarge, refusal } from '../domain/placement.ts'
-import { reserve, type StoredHost, touchHost } from '../store/hosts.ts'
+import { type HostRoom, reserve, touchHost } from '../store/hosts.ts'
 import { listUnplacedInstances, type StoredInstance, updatePlacement, updateRefusal } from '../store/instances.ts'
 import type { Transaction } from '../store/store.ts'
 import type { ControllerPass } from './driver.ts'
 
 const batchSize = 100
 
-/** Give waiting instances their hosts, oldest first; room is reserved by a conditional update in the same transaction. */
+/** More instances than this that wait for room are looked at all together at most once a second. */
+const manyWaiting = 100
+const allWaitingEveryMs = 1000
+
+/**
+ * Give waiting instances their hosts, oldest first; room is reserved by a conditional update in the same transaction.
+ * Every commit wakes it: when many wait, the passes of the same second only look at those that came since.
+ */
 export function placementPass(ctx: Context): ControllerPass {
+  let last = { at: Number.NEGATIVE_INFINITY, waiting: 0, after: '' }
   return async () => {
     const counts = { placed: 0, waiting: 0, abandoned: 0 }
-    let after = ''
+    const at = performance.now()
+    const whole = last.waiting <= manyWaiting || at - last.at >= allWaitingEveryMs
+    let after = whole ? '' : last.after
     for (;;) {
       const [next] = await listUnplacedInstances(ctx.store.read, after, 1)
       if (next === undefined) break
       after = await ctx.store.write((tx) => placeBatch(ctx, tx, after, counts))
     }
+    last = whole ? { at, waiting: counts.waiting, after } : { ...last, after }
     if (counts.placed === 0 && counts.abandoned === 0) return null
     return `placed ${counts.placed}, gave up ${counts.abandoned}, ${counts.waiting} wait for room`
   }
@@ -34,7 +45,8 @@ interface Counts {
 
 /** Go through the instances behind an id, one batch of them; gives the id to go on behind. */
 async function placeBatch(ctx: Context, tx: Transaction, after: string, counts: Counts): Promise<string> {
-  const candidates = await placementCandidates(ctx, tx.db)
+  let candidates = await placementCandidates(ctx, tx.db, { withRoom: true })
+  let complete = false
   const woken = new Set<string>()
   const batch = await listUnplacedInstances(tx.db, after, batchSize)
   for (const instance of batch) {
@@ -44,6 +56,10 @@ async function placeBatch(ctx: Context, tx: Transaction, after: string, counts: 
       woken.add(host.id)
       counts.placed++
       continue
+    }
+    if (!complete) {
+      candidates = await placementCandidates(ctx, tx.db)
+      complete = true
     }
     const hopeless = cause(candidates, instance)
     if (hopeless !== null) {
@@ -68,7 +84,7 @@ function cause(candidates: readonly Candidate[], instance: StoredInstance): Oper
   return failure('no_capacity', explainRefusals(candidates, instance), true)
 }
 
-async function place(ctx: Context, tx: Transaction, instance: StoredInstance, host: StoredHost): Promise<void> {
+async function place(ctx: Context, tx: Transaction, instance: StoredInstance, host: HostRoom): Promise<void> {
   host.allocated_vcpus += instance.vcpus
   host.allocated_memory_mb += instance.memory_mb
   host.allocated_disk_gb += instance.disk_gb

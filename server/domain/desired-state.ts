@@ -2,7 +2,7 @@ import type { Desired, DesiredInstance, DesiredNetwork } from '@berth/contract/h
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { Context } from '../context.ts'
 import { getHost } from '../store/hosts.ts'
-import { listInstancesOfHost, type StoredInstance } from '../store/instances.ts'
+import { type HostedInstance, listInstancesOfHost } from '../store/instances.ts'
 import { listSshKeysById } from '../store/ssh-keys.ts'
 import type { Reader } from '../store/store.ts'
 import { listSubnetsOfVpcs } from '../store/subnets.ts'
@@ -38,7 +38,7 @@ async function snapshot(ctx: Context, db: Reader, hostId: string, revision: numb
   }
 }
 
-function desiredInstance(instance: StoredInstance, publicKey: (id: string) => string | undefined): DesiredInstance {
+function desiredInstance(instance: HostedInstance, publicKey: (id: string) => string | undefined): DesiredInstance {
   return {
     id: instance.id,
     operation_id: instance.operation_id,

@@ -3,7 +3,7 @@ import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { appendConsole, consoleEnd } from '../store/console-log.ts'
 import { findHost, insertHostIfAbsent, updateHostReport } from '../store/hosts.ts'
-import { getInstance, listInstancesOfHost, updateReport } from '../store/instances.ts'
+import { findReportText, getInstance, updateReport } from '../store/instances.ts'
 import type { Transaction } from '../store/store.ts'
 import { settleInstance } from './instance-lifecycle.ts'
 
@@ -54,15 +54,14 @@ async function recordInstances(
   hostId: string,
   reports: readonly ObservedInstance[],
 ): Promise<void> {
-  const reported = new Map(reports.map((report) => [report.id, report]))
-  for (const instance of await listInstancesOfHost(tx.db, hostId)) {
-    const report = reported.get(instance.id as ObservedInstance['id'])
-    reported.delete(instance.id as ObservedInstance['id'])
-    if (report === undefined || JSON.stringify(report) === JSON.stringify(instance.report)) continue
-    await settleInstance(tx, await updateReport(tx, instance, report), ctx.now())
+  let foreign = 0
+  for (const report of reports) {
+    const before = await findReportText(tx.db, hostId, report.id)
+    // what is absent there was held until lately; the host forgets it when it next hears from here
+    if (before === undefined && report.power !== 'absent') foreign++
+    if (before === undefined || before === JSON.stringify(report)) continue // as text: most say what was said before
+    await settleInstance(tx, await updateReport(tx, await getInstance(tx.db, report.id), report), ctx.now())
   }
-  // what is absent there was held until lately; the host forgets it when it next hears from here
-  const foreign = [...reported.values()].filter((report) => report.power !== 'absent').length
   if (foreign > 0) tx.afterCommit(() => ctx.metrics.foreignEntries.inc(foreign))
 }
 

@@ -1,7 +1,7 @@
 import type { Host, HostPatch } from '@berth/contract/hosts.ts'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { Context } from '../context.ts'
-import { getHost, listHosts, type StoredHost, updateHostSpec } from '../store/hosts.ts'
+import { getHost, listHostRoom, listHosts, type StoredHost, updateHostSpec } from '../store/hosts.ts'
 import type { Page } from '../store/instance-list.ts'
 import { listMatching, type ResourceFilter } from '../store/resource-list.ts'
 import type { Reader } from '../store/store.ts'
@@ -29,10 +29,16 @@ export async function patchHost(ctx: Context, id: string, body: HostPatch, ifMat
   })
 }
 
-/** The hosts that an instance may be placed on, as far as they have ever connected. */
-export async function placementCandidates(ctx: Context, db: Reader): Promise<Candidate[]> {
-  const known = (await listHosts(db)).filter((host) => host.last_seen_at > 0)
-  return known.map((host) => ({ host, ready: isReady(ctx, host) }))
+/**
+ * The hosts that an instance may be placed on, as far as they have ever connected. With `withRoom` only those that
+ * have room for anything at all: enough to choose one, not to explain why there is none.
+ */
+export async function placementCandidates(
+  ctx: Context,
+  db: Reader,
+  which: { withRoom: boolean } = { withRoom: false },
+): Promise<Candidate[]> {
+  return (await listHostRoom(db, which)).map((host) => ({ host, ready: isReady(ctx, host) }))
 }
 
 /** Whether a host was heard of lately enough to be given work. */

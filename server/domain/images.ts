@@ -2,7 +2,7 @@ import type { ObservedImage } from '@berth/contract/host.ts'
 import type { CatalogueImage, Image } from '@berth/contract/images.ts'
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
-import { listHosts } from '../store/hosts.ts'
+import { findHostImage, listHosts } from '../store/hosts.ts'
 import type { Reader } from '../store/store.ts'
 
 /**
@@ -10,10 +10,8 @@ import type { Reader } from '../store/store.ts'
  * as the catalogue describes it.
  */
 export async function findKnownImage(ctx: Context, db: Reader, id: string): Promise<CatalogueImage | null> {
-  for (const reported of await reportedImages(db)) {
-    if (reported.id === id && reported.image !== null) return fromHost(reported.image, ctx.images.get(id))
-  }
-  return ctx.images.get(id) ?? null
+  const held = await findHostImage(db, id)
+  return held === null ? (ctx.images.get(id) ?? null) : fromHost(held, ctx.images.get(id))
 }
 
 /** The catalogue's image, or one that only hosts have. */

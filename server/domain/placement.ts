@@ -1,9 +1,9 @@
 import type { Refusal } from '@berth/contract/instances.ts'
-import type { Size, StoredHost } from '../store/hosts.ts'
+import type { HostRoom, Size } from '../store/hosts.ts'
 
 /** A host, and whether it was heard of lately. */
 export interface Candidate {
-  host: StoredHost
+  host: HostRoom
   ready: boolean
 }
 
@@ -28,9 +28,9 @@ export function refusal({ host, ready }: Candidate, size: Size): Refusal | null 
  * Choose the host for an instance of a size, or null when none has room. Ties and all else go to the fullest host by
  * reserved memory, so that empty ones can be drained. Pure.
  */
-export function chooseHost(candidates: readonly Candidate[], size: Size): StoredHost | null {
+export function chooseHost(candidates: readonly Candidate[], size: Size): HostRoom | null {
   const fitting = candidates.filter((candidate) => refusal(candidate, size) === null).map(({ host }) => host)
-  const free = (host: StoredHost) => host.capacity_memory_mb - host.allocated_memory_mb
+  const free = (host: HostRoom) => host.capacity_memory_mb - host.allocated_memory_mb
   return fitting.sort((a, b) => free(a) - free(b) || (a.id < b.id ? -1 : 1))[0] ?? null
 }
 

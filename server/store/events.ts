@@ -1,4 +1,5 @@
 import type { EventAction, EventResource } from '@berth/contract/events.ts'
+import { insertRow, prepare } from './prepared.ts'
 import type { EventRow } from './schema.ts'
 import type { Reader } from './store.ts'
 
@@ -34,31 +35,21 @@ export function eventType(change: Change): string {
   return `${change.resource}.${change.action}`
 }
 
-/** Rows of one INSERT; a statement may have 32,766 values on SQLite (https://sqlite.org/limits.html). */
-const rowsPerInsert = 1000
-
 /** Store the events of a transaction. */
 export async function insertEvents(db: Reader, changes: readonly Change[], now: number): Promise<void> {
-  for (let start = 0; start < changes.length; start += rowsPerInsert) {
-    const rows = changes.slice(start, start + rowsPerInsert).map((change) => ({
-      at: now,
-      type: eventType(change),
-      resource_id: change.id,
-      detail: JSON.stringify(change.detail ?? {}),
-    }))
-    await db.insertInto('events').values(rows).execute()
+  for (const change of changes) {
+    const detail = JSON.stringify(change.detail ?? {})
+    await insertRow(db, 'events', { at: now, type: eventType(change), resource_id: change.id, detail })
   }
 }
 
+const behind = prepare((db, place) =>
+  db.selectFrom('events').selectAll().where('sequence', '>', place('after')).orderBy('sequence').limit(place('limit')),
+)
+
 /** Events behind a sequence number, oldest first. */
 export async function listEvents(db: Reader, after: number, limit: number): Promise<StoredEvent[]> {
-  const rows = await db
-    .selectFrom('events')
-    .selectAll()
-    .where('sequence', '>', after)
-    .orderBy('sequence')
-    .limit(limit)
-    .execute()
+  const rows = await behind.all(db, { after, limit })
   return rows.map((row) => ({ ...row, detail: JSON.parse(row.detail) }))
 }
 

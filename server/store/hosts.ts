@@ -2,6 +2,7 @@ import type { ObservedImage } from '@berth/contract/host.ts'
 import { sql } from 'kysely'
 import { ApiError } from '../api-error.ts'
 import { differs, expectUpdated } from './metadata.ts'
+import { prepare } from './prepared.ts'
 import type { HostRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
@@ -18,8 +19,10 @@ export interface Size {
   disk_gb: number
 }
 
+const byId = prepare((db, place) => db.selectFrom('hosts').selectAll().where('id', '=', place('id')))
+
 export async function findHost(db: Reader, id: string): Promise<StoredHost | null> {
-  const row = await db.selectFrom('hosts').selectAll().where('id', '=', id).executeTakeFirst()
+  const row = await byId.first(db, { id })
   return row === undefined ? null : parse(row)
 }
 
@@ -35,6 +38,68 @@ export async function listHosts(db: Reader, page?: { after: string; limit: numbe
   let query = db.selectFrom('hosts').selectAll().orderBy('id')
   if (page !== undefined) query = query.where('id', '>', page.after).limit(page.limit)
   return (await query.execute()).map(parse)
+}
+
+/** What placement looks at of a host. */
+export type HostRoom = Pick<HostRow, (typeof roomColumns)[number]>
+
+const roomColumns = [
+  'id',
+  'schedulable',
+  'last_seen_at',
+  'capacity_vcpus',
+  'capacity_memory_mb',
+  'capacity_disk_gb',
+  'allocated_vcpus',
+  'allocated_memory_mb',
+  'allocated_disk_gb',
+] as const
+
+const room = prepare((db) => db.selectFrom('hosts').select(roomColumns).where('last_seen_at', '>', 0).orderBy('id'))
+
+const someRoom = prepare((db) =>
+  db
+    .selectFrom('hosts')
+    .select(roomColumns)
+    .where('last_seen_at', '>', 0)
+    .where('schedulable', '=', 1)
+    .whereRef('allocated_vcpus', '<', 'capacity_vcpus')
+    .whereRef('allocated_memory_mb', '<', 'capacity_memory_mb')
+    .whereRef('allocated_disk_gb', '<', 'capacity_disk_gb')
+    .orderBy('id'),
+)
+
+/** The hosts that ever connected, by id; `withRoom` leaves out those that are full or cordoned. */
+export async function listHostRoom(db: Reader, { withRoom }: { withRoom: boolean }): Promise<HostRoom[]> {
+  return (withRoom ? someRoom : room).all(db, {})
+}
+
+const withImage = prepare((db, place) =>
+  db
+    .selectFrom('hosts')
+    .select(['id', 'images'])
+    .where('id', '>', place('after'))
+    .where('images', 'like', place('pattern'))
+    .orderBy('id')
+    .limit(place('limit')),
+)
+
+/**
+ * The image under an id as the first host that has it describes it, or null. Image ids have neither % nor _, so that
+ * the database finds the hosts that name it without anybody parsing the lists of the others.
+ */
+export async function findHostImage(db: Reader, id: string): Promise<NonNullable<ObservedImage['image']> | null> {
+  let after = ''
+  for (let limit = 1; ; limit = 50) {
+    const rows = await withImage.all(db, { after, pattern: `%"id":"${id}"%`, limit })
+    for (const row of rows) {
+      const images: ObservedImage[] = JSON.parse(row.images)
+      const found = images.find((candidate) => candidate.id === id && candidate.image !== null)
+      if (found !== undefined) return found.image
+      after = row.id
+    }
+    if (rows.length < limit) return null
+  }
 }
 
 /** Make the host known; does nothing when it is. */
@@ -114,31 +179,37 @@ export async function updateHostSpec(
   return { ...host, ...values, generation }
 }
 
-/** Note that a host must fetch its desired state again. */
-export async function touchHost(tx: Transaction, id: string): Promise<void> {
-  await tx.db
+const touch = prepare((db, place) =>
+  db
     .updateTable('hosts')
     .set((eb) => ({ desired_revision: eb('desired_revision', '+', 1) }))
-    .where('id', '=', id)
-    .execute()
+    .where('id', '=', place('id')),
+)
+
+/** Note that a host must fetch its desired state again. */
+export async function touchHost(tx: Transaction, id: string): Promise<void> {
+  await touch.run(tx.db, { id })
   tx.wake(id)
 }
 
-/** Reserve room on a host; false, and nothing changed, when it has none left. One conditional statement. */
-export async function reserve(tx: Transaction, hostId: string, size: Size): Promise<boolean> {
-  const result = await tx.db
+const reserveRoom = prepare((db, place) =>
+  db
     .updateTable('hosts')
     .set((eb) => ({
-      allocated_vcpus: eb('allocated_vcpus', '+', size.vcpus),
-      allocated_memory_mb: eb('allocated_memory_mb', '+', size.memory_mb),
-      allocated_disk_gb: eb('allocated_disk_gb', '+', size.disk_gb),
+      allocated_vcpus: eb('allocated_vcpus', '+', place('vcpus')),
+      allocated_memory_mb: eb('allocated_memory_mb', '+', place('memory_mb')),
+      allocated_disk_gb: eb('allocated_disk_gb', '+', place('disk_gb')),
     }))
-    .where('id', '=', hostId)
-    .where(sql<boolean>`allocated_vcpus + ${size.vcpus} <= capacity_vcpus`)
-    .where(sql<boolean>`allocated_memory_mb + ${size.memory_mb} <= capacity_memory_mb`)
-    .where(sql<boolean>`allocated_disk_gb + ${size.disk_gb} <= capacity_disk_gb`)
-    .executeTakeFirst()
-  return result.numUpdatedRows === 1n
+    .where('id', '=', place('id'))
+    .where(sql<boolean>`allocated_vcpus + ${place('vcpus')} <= capacity_vcpus`)
+    .where(sql<boolean>`allocated_memory_mb + ${place('memory_mb')} <= capacity_memory_mb`)
+    .where(sql<boolean>`allocated_disk_gb + ${place('disk_gb')} <= capacity_disk_gb`),
+)
+
+/** Reserve room on a host; false, and nothing changed, when it has none left. One conditional statement. */
+export async function reserve(tx: Transaction, hostId: string, size: Size): Promise<boolean> {
+  const { vcpus, memory_mb, disk_gb } = size
+  return (await reserveRoom.run(tx.db, { id: hostId, vcpus, memory_mb, disk_gb })) === 1
 }
 
 /** Give reserved room back. */

@@ -2,6 +2,7 @@ import type { ObservedInstance } from '@berth/contract/host.ts'
 import { type DesiredPower, type InstanceState, instanceState } from '@berth/contract/instance-states.ts'
 import { ApiError } from '../api-error.ts'
 import type { Change } from './events.ts'
+import { insertRow, type PreparedQuery, prepare } from './prepared.ts'
 import type { InstanceRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
@@ -25,9 +26,11 @@ export function stateOf(instance: StoredInstance): InstanceState {
   return instanceState(instance.desired, instance.report?.power ?? null, instance.host_id !== null)
 }
 
+const byId = prepare((db, place) => db.selectFrom('instances').selectAll().where('id', '=', place('id')))
+
 /** The instance, or null. Terminated ones are found until their tombstone is removed. */
 export async function findInstance(db: Reader, id: string): Promise<StoredInstance | null> {
-  const row = await db.selectFrom('instances').selectAll().where('id', '=', id).executeTakeFirst()
+  const row = await byId.first(db, { id })
   return row === undefined ? null : parseInstance(row)
 }
 
@@ -38,61 +41,102 @@ export async function getInstance(db: Reader, id: string): Promise<StoredInstanc
   return instance
 }
 
-/** All instances placed on a host that it still has to know of, by id. */
-export async function listInstancesOfHost(db: Reader, hostId: string): Promise<StoredInstance[]> {
-  const rows = await db
+/** What a host has to know of an instance. */
+export type HostedInstance = Pick<StoredInstance, (typeof hostedColumns)[number]>
+
+const hostedColumns = [
+  ...['id', 'generation', 'desired', 'grace_seconds', 'reboots', 'reboot_grace_seconds', 'name', 'image'],
+  ...[
+    'vcpus',
+    'memory_mb',
+    'disk_gb',
+    'vpc_id',
+    'subnet_id',
+    'private_ip',
+    'mac',
+    'ssh_key_ids',
+    'user_data',
+    'operation_id',
+  ],
+] as const
+
+const ofHost = prepare((db, place) =>
+  db
     .selectFrom('instances')
-    .selectAll()
-    .where('host_id', '=', hostId)
+    .select(hostedColumns)
+    .where('host_id', '=', place('host_id'))
     .where('terminated_at', 'is', null)
-    .orderBy('id')
-    .execute()
-  return rows.map(parseInstance)
+    .orderBy('id'),
+)
+
+/** All instances placed on a host that it still has to know of, by id. */
+export async function listInstancesOfHost(db: Reader, hostId: string): Promise<HostedInstance[]> {
+  return (await ofHost.all(db, { host_id: hostId })).map((row) => ({
+    ...row,
+    desired: row.desired as DesiredPower, // CHECK instances_desired
+    ssh_key_ids: JSON.parse(row.ssh_key_ids),
+  }))
 }
 
-/** Instances that wait for a host, oldest first, behind an id. */
-export async function listUnplacedInstances(db: Reader, after: string, limit: number): Promise<StoredInstance[]> {
-  const rows = await db
+const reportOf = prepare((db, place) =>
+  db
+    .selectFrom('instances')
+    .select('report')
+    .where('id', '=', place('id'))
+    .where('host_id', '=', place('host_id'))
+    .where('terminated_at', 'is', null),
+)
+
+/** The last report of a live instance of a host as JSON text: null before the first, undefined when it has no such. */
+export async function findReportText(db: Reader, hostId: string, id: string): Promise<string | null | undefined> {
+  return (await reportOf.first(db, { id, host_id: hostId }))?.report
+}
+
+const unplaced = prepare((db, place) =>
+  db
     .selectFrom('instances')
     .selectAll()
     .where('host_id', 'is', null)
     .where('terminated_at', 'is', null)
     .where('desired', '!=', 'deleted')
-    .where('id', '>', after)
+    .where('id', '>', place('after'))
     .orderBy('id')
-    .limit(limit)
-    .execute()
-  return rows.map(parseInstance)
+    .limit(place('limit')),
+)
+
+/** Instances that wait for a host, oldest first, behind an id. */
+export async function listUnplacedInstances(db: Reader, after: string, limit: number): Promise<StoredInstance[]> {
+  return (await unplaced.all(db, { after, limit })).map(parseInstance)
 }
 
 /** Store a new instance with the rows that index it. */
 export async function insertInstance(tx: Transaction, instance: StoredInstance): Promise<void> {
-  await tx.db
-    .insertInto('instances')
-    .values({
-      ...instance,
-      labels: JSON.stringify(instance.labels),
-      security_groups: JSON.stringify(instance.security_groups),
-      ssh_key_ids: JSON.stringify(instance.ssh_key_ids),
-      report: instance.report === null ? null : JSON.stringify(instance.report),
-      state: stateOf(instance),
-    })
-    .execute()
+  await insertRow(tx.db, 'instances', {
+    ...instance,
+    labels: JSON.stringify(instance.labels),
+    security_groups: JSON.stringify(instance.security_groups),
+    ssh_key_ids: JSON.stringify(instance.ssh_key_ids),
+    report: instance.report === null ? null : JSON.stringify(instance.report),
+    state: stateOf(instance),
+  })
   await insertLabels(tx, instance)
   await insertSecurityGroups(tx, instance)
-  const keys = instance.ssh_key_ids.map((id) => ({ instance_id: instance.id, ssh_key_id: id }))
-  if (keys.length > 0) await tx.db.insertInto('instance_ssh_keys').values(keys).execute()
+  for (const id of instance.ssh_key_ids) {
+    await insertRow(tx.db, 'instance_ssh_keys', { instance_id: instance.id, ssh_key_id: id })
+  }
   tx.changed(change('created', instance))
 }
 
 async function insertLabels(tx: Transaction, instance: StoredInstance): Promise<void> {
-  const labels = Object.entries(instance.labels).map(([key, value]) => ({ instance_id: instance.id, key, value }))
-  if (labels.length > 0) await tx.db.insertInto('instance_labels').values(labels).execute()
+  for (const [key, value] of Object.entries(instance.labels)) {
+    await insertRow(tx.db, 'instance_labels', { instance_id: instance.id, key, value })
+  }
 }
 
 async function insertSecurityGroups(tx: Transaction, instance: StoredInstance): Promise<void> {
-  const groups = instance.security_groups.map((id) => ({ instance_id: instance.id, security_group_id: id }))
-  if (groups.length > 0) await tx.db.insertInto('instance_security_groups').values(groups).execute()
+  for (const id of instance.security_groups) {
+    await insertRow(tx.db, 'instance_security_groups', { instance_id: instance.id, security_group_id: id })
+  }
 }
 
 /** Change name and labels, which the host need not hear of. Gives the new version. */
@@ -201,23 +245,38 @@ async function updateFenced(
 ): Promise<StoredInstance> {
   const written: StoredInstance = { ...read, ...values }
   const { labels, security_groups: groups, ssh_key_ids: _, report, ...plain } = values
-  const result = await tx.db
-    .updateTable('instances')
-    .set({
-      ...plain,
-      ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }),
-      ...(groups === undefined ? {} : { security_groups: JSON.stringify(groups) }),
-      ...(report === undefined ? {} : { report: report === null ? null : JSON.stringify(report) }),
-      state: stateOf(written),
-    })
-    .where('id', '=', read.id)
-    .where('generation', '=', read.generation)
-    .executeTakeFirst()
-  if (result.numUpdatedRows !== 1n) {
+  const changed = await updateColumns(tx.db, read, {
+    ...plain,
+    ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }),
+    ...(groups === undefined ? {} : { security_groups: JSON.stringify(groups) }),
+    ...(report === undefined ? {} : { report: report === null ? null : JSON.stringify(report) }),
+    state: stateOf(written),
+  })
+  if (changed !== 1) {
     throw new ApiError('unavailable', `Instance ${read.id} changed at the same moment; try again.`)
   }
   tx.changed(change('updated', written))
   return written
+}
+
+const updates = new Map<string, PreparedQuery<unknown>>()
+
+/** The number of rows that had this generation still. A query is made once for the columns that change together. */
+function updateColumns(db: Reader, read: StoredInstance, values: Partial<InstanceRow>): Promise<number> {
+  const columns = Object.keys(values)
+  const key = columns.join()
+  let query = updates.get(key)
+  if (query === undefined) {
+    query = prepare((reader, place) =>
+      reader
+        .updateTable('instances')
+        .set(Object.fromEntries(columns.map((column) => [column, place(column)])))
+        .where('id', '=', place('read id'))
+        .where('generation', '=', place('read generation')),
+    )
+    updates.set(key, query)
+  }
+  return query.run(db, { ...values, 'read id': read.id, 'read generation': read.generation })
 }
 
 function change(action: 'created' | 'updated', instance: StoredInstance): Change {

@@ -7,6 +7,7 @@ import type {
 } from '@berth/contract/operations.ts'
 import { ApiError } from '../api-error.ts'
 import type { Change } from './events.ts'
+import { insertRow, prepare } from './prepared.ts'
 import type { OperationRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
@@ -56,16 +57,18 @@ export async function listOperations(
   return (await query.execute()).map(parse)
 }
 
-/** The operations of a resource that have not ended; at most one but for a moment inside a transaction. */
-export async function listOpenOperations(db: Reader, resourceId: string): Promise<StoredOperation[]> {
-  const rows = await db
+const open = prepare((db, place) =>
+  db
     .selectFrom('operations')
     .selectAll()
-    .where('resource_id', '=', resourceId)
+    .where('resource_id', '=', place('resource_id'))
     .where('finished_at', 'is', null)
-    .orderBy('id')
-    .execute()
-  return rows.map(parse)
+    .orderBy('id'),
+)
+
+/** The operations of a resource that have not ended; at most one but for a moment inside a transaction. */
+export async function listOpenOperations(db: Reader, resourceId: string): Promise<StoredOperation[]> {
+  return (await open.all(db, { resource_id: resourceId })).map(parse)
 }
 
 /** The first operation of a type on a resource, or null. */
@@ -98,22 +101,31 @@ export async function listOverdueOperations(db: Reader, now: number, limit: numb
 }
 
 export async function insertOperation(tx: Transaction, operation: StoredOperation): Promise<void> {
-  await tx.db.insertInto('operations').values(serialise(operation)).execute()
+  await insertRow(tx.db, 'operations', serialise(operation))
   tx.afterCommit((observer) => observer.operationOpened(operation))
   tx.changed(change('created', operation))
 }
 
-/** Store a new version of an operation that has not ended. */
-export async function updateOperation(tx: Transaction, operation: StoredOperation): Promise<void> {
-  const { id, ...values } = serialise(operation)
-  const result = await tx.db
+const update = prepare((db, place) =>
+  db
     .updateTable('operations')
-    .set(values)
-    .where('id', '=', id)
-    .where('finished_at', 'is', null)
-    .executeTakeFirst()
-  if (result.numUpdatedRows !== 1n) throw new Error(`operation ${id} had ended already`)
-  if (operation.finished_at !== null) tx.afterCommit((observer) => observer.operationEnded(operation))
+    .set({
+      status: place('status'),
+      steps: place('steps'),
+      error: place('error'),
+      deadline_at: place('deadline_at'),
+      finished_at: place('finished_at'),
+    })
+    .where('id', '=', place('id'))
+    .where('finished_at', 'is', null),
+)
+
+/** Store a new version of an operation that has not ended; what it is about stays what it was. */
+export async function updateOperation(tx: Transaction, operation: StoredOperation): Promise<void> {
+  const { id, status, steps, error, deadline_at, finished_at } = serialise(operation)
+  const changed = await update.run(tx.db, { id, status, steps, error, deadline_at, finished_at })
+  if (changed !== 1) throw new Error(`operation ${id} had ended already`)
+  if (finished_at !== null) tx.afterCommit((observer) => observer.operationEnded(operation))
   tx.changed(change('updated', operation))
 }
 

@@ -2,6 +2,7 @@ import type { SecurityGroupRule } from '@berth/contract/security-groups.ts'
 import { ApiError } from '../api-error.ts'
 import type { Page } from './instance-list.ts'
 import { differs, expectUpdated } from './metadata.ts'
+import { prepare } from './prepared.ts'
 import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { SecurityGroupRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
@@ -17,8 +18,10 @@ export interface CountedSecurityGroup extends StoredSecurityGroup {
   instances: number
 }
 
+const byId = prepare((db, place) => db.selectFrom('security_groups').selectAll().where('id', '=', place('id')))
+
 export async function findSecurityGroup(db: Reader, id: string): Promise<StoredSecurityGroup | null> {
-  const row = await db.selectFrom('security_groups').selectAll().where('id', '=', id).executeTakeFirst()
+  const row = await byId.first(db, { id })
   return row === undefined ? null : parse(row)
 }
 
@@ -37,13 +40,9 @@ export function listSecurityGroups(db: Reader, filter: ResourceFilter, page: Pag
 
 /** Which of these ids exist. */
 export async function listKnownSecurityGroupIds(db: Reader, ids: readonly string[]): Promise<Set<string>> {
-  if (ids.length === 0) return new Set()
-  const rows = await db
-    .selectFrom('security_groups')
-    .select('id')
-    .where('id', 'in', [...ids])
-    .execute()
-  return new Set(rows.map((row) => row.id))
+  const known = new Set<string>()
+  for (const id of ids) if ((await byId.first(db, { id })) !== undefined) known.add(id)
+  return known
 }
 
 export async function insertSecurityGroup(

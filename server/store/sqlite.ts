@@ -1,7 +1,7 @@
 import SqliteDatabase from 'better-sqlite3'
-import { Kysely, SqliteDialect, sql } from 'kysely'
+import { CompiledQuery } from 'kysely'
 import type { ColumnTypes, StoreEngine } from './engine.ts'
-import type { Database } from './schema.ts'
+import { kyselyOn } from './sqlite-connection.ts'
 
 /** Migrations in SQLite's words. */
 export const sqliteColumnTypes = {
@@ -12,8 +12,9 @@ export const sqliteColumnTypes = {
   tableOptions: 'strict',
 } as const satisfies ColumnTypes
 
-/** Statements kept compiled per connection; texts differ by the number of values in `in (…)`. */
-const cachedStatements = 500
+const begin = CompiledQuery.raw('begin immediate')
+const commit = CompiledQuery.raw('commit')
+const rollback = CompiledQuery.raw('rollback')
 
 /**
  * Open the file, making it when absent. `synchronous=FULL` with WAL: a commit is on disk before it is answered
@@ -27,21 +28,21 @@ export function openSqlite(file: string): StoreEngine {
   }
   const reader = new SqliteDatabase(file)
   for (const pragma of ['query_only = ON', 'busy_timeout = 5000', 'mmap_size = 268435456']) reader.pragma(pragma)
-  const writing = new Kysely<Database>({ dialect: new SqliteDialect({ database: withStatementCache(writer) }) })
-  const reading = new Kysely<Database>({ dialect: new SqliteDialect({ database: withStatementCache(reader) }) })
+  const writing = kyselyOn(writer)
+  const reading = kyselyOn(reader)
   return {
     name: 'sqlite',
     reader: reading,
     writer: writing,
     async transaction(work) {
-      await sql`begin immediate`.execute(writing)
+      await writing.executeQuery(begin)
       try {
         const value = await work(writing)
-        await sql`commit`.execute(writing)
+        await writing.executeQuery(commit)
         return value
       } catch (error) {
         // SQLITE_FULL and others have ended it already
-        if (writer.inTransaction) await sql`rollback`.execute(writing)
+        if (writer.inTransaction) await writing.executeQuery(rollback)
         throw error
       }
     },
@@ -51,23 +52,8 @@ export function openSqlite(file: string): StoreEngine {
       writer.pragma('foreign_keys = ON')
     },
     async close() {
-      await Promise.all([writing.destroy(), reading.destroy()])
-    },
-  }
-}
-
-/** Compiling a statement costs more than running it. */
-function withStatementCache(database: SqliteDatabase.Database) {
-  const statements = new Map<string, SqliteDatabase.Statement<unknown[]>>()
-  return {
-    close: () => database.close(),
-    prepare(text: string) {
-      const known = statements.get(text)
-      if (known !== undefined) return known
-      if (statements.size >= cachedStatements) statements.clear()
-      const statement = database.prepare<unknown[]>(text)
-      statements.set(text, statement)
-      return statement
+      writer.close()
+      reader.close()
     },
   }
 }

@@ -1,5 +1,6 @@
 import { ApiError } from '../api-error.ts'
 import type { Page } from './instance-list.ts'
+import { prepare } from './prepared.ts'
 import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { SshKeyRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
@@ -9,8 +10,10 @@ export interface StoredSshKey extends Omit<SshKeyRow, 'labels'> {
   labels: Record<string, string>
 }
 
+const byId = prepare((db, place) => db.selectFrom('ssh_keys').selectAll().where('id', '=', place('id')))
+
 export async function findSshKey(db: Reader, id: string): Promise<StoredSshKey | null> {
-  const row = await db.selectFrom('ssh_keys').selectAll().where('id', '=', id).executeTakeFirst()
+  const row = await byId.first(db, { id })
   return row === undefined ? null : parse(row)
 }
 
@@ -30,13 +33,12 @@ export function listSshKeys(db: Reader, filter: ResourceFilter, page: Page): Pro
 
 /** The keys with these ids, by id; ids that do not exist are left out. */
 export async function listSshKeysById(db: Reader, ids: readonly string[]): Promise<Map<string, StoredSshKey>> {
-  if (ids.length === 0) return new Map()
-  const rows = await db
-    .selectFrom('ssh_keys')
-    .selectAll()
-    .where('id', 'in', [...ids])
-    .execute()
-  return new Map(rows.map((row) => [row.id, parse(row)]))
+  const found = new Map<string, StoredSshKey>()
+  for (const id of ids) {
+    const key = await findSshKey(db, id)
+    if (key !== null) found.set(id, key)
+  }
+  return found
 }
 
 export async function insertSshKey(tx: Transaction, key: Omit<StoredSshKey, 'generation'>): Promise<void> {

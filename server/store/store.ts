@@ -1,4 +1,4 @@
-import { type Kysely, sql } from 'kysely'
+import { CompiledQuery, type Kysely, sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
 import { ApiError } from '../api-error.ts'
 import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engine.ts'
@@ -45,6 +45,10 @@ interface WaitingWrite {
   resolve: (value: unknown) => void
   reject: (error: unknown) => void
 }
+
+const savepoint = CompiledQuery.raw('savepoint caller')
+const releaseSavepoint = CompiledQuery.raw('release savepoint caller')
+const rollbackToSavepoint = CompiledQuery.raw('rollback to savepoint caller')
 
 /** Writes that share one commit at most; more wait for the next. */
 const maxWritesPerCommit = 64
@@ -203,7 +207,7 @@ export class Store {
     const changes = new Map<string, Change>()
     const woken = new Set<string>()
     const afterwards: Commit['afterwards'] = []
-    await sql`savepoint caller`.execute(db)
+    await db.executeQuery(savepoint)
     try {
       const value = await write.work({
         db,
@@ -212,7 +216,7 @@ export class Store {
         afterCommit: (tell) => afterwards.push(tell),
       })
       await insertEvents(db, [...changes.values()], this.#now())
-      await sql`release savepoint caller`.execute(db)
+      await db.executeQuery(releaseSavepoint)
       commit.kept++
       for (const id of changes.keys()) commit.changed.add(id)
       for (const id of woken) commit.changed.add(id)
@@ -221,8 +225,8 @@ export class Store {
       return () => write.resolve(value)
     } catch (error) {
       try {
-        await sql`rollback to savepoint caller`.execute(db)
-        await sql`release savepoint caller`.execute(db)
+        await db.executeQuery(rollbackToSavepoint)
+        await db.executeQuery(releaseSavepoint)
       } catch (lost) {
         // the database has ended the whole transaction: everybody in it is told why, not what this caller was refused
         throw error instanceof ApiError ? lost : error

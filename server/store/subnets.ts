@@ -1,5 +1,6 @@
 import { ApiError } from '../api-error.ts'
 import type { Page } from './instance-list.ts'
+import { insertRow, prepare } from './prepared.ts'
 import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { SubnetRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
@@ -14,8 +15,10 @@ export interface CountedSubnet extends StoredSubnet {
   used: number
 }
 
+const byId = prepare((db, place) => db.selectFrom('subnets').selectAll().where('id', '=', place('id')))
+
 export async function findSubnet(db: Reader, id: string): Promise<StoredSubnet | null> {
-  const row = await db.selectFrom('subnets').selectAll().where('id', '=', id).executeTakeFirst()
+  const row = await byId.first(db, { id })
   return row === undefined ? null : parse(row)
 }
 
@@ -64,6 +67,14 @@ export async function deleteSubnet(tx: Transaction, id: string): Promise<void> {
   tx.changed({ resource: 'subnet', id, action: 'deleted' })
 }
 
+const takeOffset = prepare((db, place) =>
+  db
+    .updateTable('subnets')
+    .set({ next_offset: place('next') })
+    .where('id', '=', place('id'))
+    .where('next_offset', '=', place('offset')),
+)
+
 /**
  * Take an address of a subnet for an instance, or null when none is free. Never-used addresses go first, then the one
  * that has been free longest, so a freed address is handed out again as late as possible. `addressAt` gives the
@@ -77,16 +88,11 @@ export async function takeAddress(
 ): Promise<string | null> {
   const fresh = addressAt(subnet.next_offset)
   if (fresh !== null) {
-    await tx.db
-      .updateTable('subnets')
-      .set({ next_offset: subnet.next_offset + 1 })
-      .where('id', '=', subnet.id)
-      .where('next_offset', '=', subnet.next_offset)
-      .executeTakeFirstOrThrow()
-    await tx.db
-      .insertInto('subnet_addresses')
-      .values({ subnet_id: subnet.id, address: fresh, instance_id: instanceId, freed_at: 0 })
-      .execute()
+    const { id, next_offset: offset } = subnet
+    if ((await takeOffset.run(tx.db, { id, offset, next: offset + 1 })) !== 1) {
+      throw new Error(`an address of subnet ${id} was taken meanwhile`)
+    }
+    await insertRow(tx.db, 'subnet_addresses', { subnet_id: id, address: fresh, instance_id: instanceId, freed_at: 0 })
     return fresh
   }
   const free = await findFreedAddress(tx.db, subnet.id)

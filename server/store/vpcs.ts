@@ -1,5 +1,6 @@
 import { ApiError } from '../api-error.ts'
 import type { Page } from './instance-list.ts'
+import { prepare } from './prepared.ts'
 import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { VpcRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
@@ -15,8 +16,10 @@ export interface CountedVpc extends StoredVpc {
   instances: number
 }
 
+const byId = prepare((db, place) => db.selectFrom('vpcs').selectAll().where('id', '=', place('id')))
+
 export async function findVpc(db: Reader, id: string): Promise<StoredVpc | null> {
-  const row = await db.selectFrom('vpcs').selectAll().where('id', '=', id).executeTakeFirst()
+  const row = await byId.first(db, { id })
   return row === undefined ? null : parse(row)
 }
 

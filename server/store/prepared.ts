@@ -1,0 +1,83 @@
+import type { CompiledQuery } from 'kysely'
+import type { Database } from './schema.ts'
+import type { Reader } from './store.ts'
+
+/** Stands in a query for a value that comes with each run of it. */
+class Place {
+  readonly name: string
+
+  constructor(name: string) {
+    this.name = name
+  }
+}
+
+/** Gives the place of a value in a query, to be used where the value itself would stand, of whatever type that is. */
+export type Places = (name: string) => never
+
+type Values = Readonly<Record<string, unknown>>
+
+/** A query whose text was made once; see `prepare`. */
+export interface PreparedQuery<Row> {
+  /** Every row. */
+  all(db: Reader, values: Values): Promise<Row[]>
+  /** The first row, or undefined. */
+  first(db: Reader, values: Values): Promise<Row | undefined>
+  /** Run a statement that gives no rows; the number of rows it changed. */
+  run(db: Reader, values: Values): Promise<number>
+}
+
+/**
+ * Make a query that is built and turned into text at its first run on a database, and only filled with values after
+ * that: building costs many times what SQLite needs to answer (docs/decisions/0021). `build` must not depend on
+ * anything but its arguments; each place needs its value at every run.
+ */
+export function prepare<Row>(
+  build: (db: Reader, place: Places) => { compile(): CompiledQuery<Row> },
+): PreparedQuery<Row> {
+  const texts = new WeakMap<object, CompiledQuery<Row>>()
+  const filled = (db: Reader, values: Values): CompiledQuery<Row> => {
+    const { adapter } = db.getExecutor() // one a database, also inside its transactions
+    let compiled = texts.get(adapter)
+    if (compiled === undefined) {
+      compiled = build(db, (name) => new Place(name) as never).compile()
+      texts.set(adapter, compiled)
+    }
+    const parameters = compiled.parameters.map((parameter) => {
+      if (!(parameter instanceof Place)) return parameter
+      const value = values[parameter.name]
+      if (value === undefined) throw new TypeError(`a query has no value for ${parameter.name}`)
+      return value
+    })
+    return { ...compiled, parameters }
+  }
+  return {
+    async all(db, values) {
+      return (await db.executeQuery(filled(db, values))).rows
+    },
+    async first(db, values) {
+      return (await db.executeQuery(filled(db, values))).rows[0]
+    },
+    async run(db, values) {
+      return Number((await db.executeQuery(filled(db, values))).numAffectedRows ?? 0n)
+    },
+  }
+}
+
+/** A row as it is inserted; the database numbers the events. */
+type NewRow<T extends keyof Database> = T extends 'events' ? Omit<Database[T], 'sequence'> : Database[T]
+
+const inserts = new Map<string, PreparedQuery<unknown>>()
+
+/** Insert one row, with a query made once for its table and columns. */
+export async function insertRow<T extends keyof Database>(db: Reader, table: T, row: NewRow<T>): Promise<void> {
+  const columns = Object.keys(row)
+  const key = `${table} ${columns}`
+  let query = inserts.get(key)
+  if (query === undefined) {
+    query = prepare((reader, place) =>
+      reader.insertInto(table).values(Object.fromEntries(columns.map((column) => [column, place(column)])) as never),
+    )
+    inserts.set(key, query)
+  }
+  await query.run(db, row as Values)
+}
