@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import type { Timers } from './timers.ts'
 import { untilAborted } from './until-aborted.ts'
 
 /** A call did not end in time. `cause` is what it said when it was told to end, if it said anything. */
@@ -37,14 +38,16 @@ export interface BoundedCall<T> {
  */
 export class BoundedCalls {
   readonly #windDownMs: number
+  readonly #timers: Timers
   readonly #log: Logger
   readonly #onLate: () => Promise<void>
   /** Calls that were given up and have not ended, with their names. */
   readonly #hanging = new Map<Promise<void>, string>()
 
   /** `onLate` is called when a call has ended that was given up, after what it brought was discarded. */
-  constructor(options: { windDownMs: number; log: Logger; onLate: () => Promise<void> }) {
+  constructor(options: { windDownMs: number; timers: Timers; log: Logger; onLate: () => Promise<void> }) {
     this.#windDownMs = options.windDownMs
+    this.#timers = options.timers
     this.#log = options.log
     this.#onLate = options.onLate
   }
@@ -53,7 +56,7 @@ export class BoundedCalls {
   async run<T>(call: BoundedCall<T>): Promise<T> {
     const { timeoutMs } = call
     const overtime = new AbortController()
-    const timer = setTimeout(() => overtime.abort(new CallTimedOut(timeoutMs)), timeoutMs)
+    const endTimer = this.#timers.after(timeoutMs, () => overtime.abort(new CallTimedOut(timeoutMs)))
     const signal = call.signal === undefined ? overtime.signal : AbortSignal.any([call.signal, overtime.signal])
     try {
       await this.#earlierOnes(call, signal)
@@ -64,7 +67,7 @@ export class BoundedCalls {
       if (!overdue) throw error
       throw error instanceof CallTimedOut ? error : new CallTimedOut(timeoutMs, saysWhy(error) ? { cause: error } : {})
     } finally {
-      clearTimeout(timer)
+      endTimer()
     }
   }
 
@@ -81,13 +84,13 @@ export class BoundedCalls {
 
   async #outcome<T>(call: BoundedCall<T>, signal: AbortSignal): Promise<T> {
     const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
-    let windDown: NodeJS.Timeout | null = null
+    let endWindDown = () => {}
     let isGivenUp = false
     const onAbort = () => {
-      windDown = setTimeout(() => {
+      endWindDown = this.#timers.after(this.#windDownMs, () => {
         isGivenUp = true
         giveUp(signal.reason)
-      }, this.#windDownMs)
+      })
     }
     signal.addEventListener('abort', onAbort, { once: true })
     const result = call.work(signal)
@@ -98,7 +101,7 @@ export class BoundedCalls {
       throw error
     } finally {
       signal.removeEventListener('abort', onAbort)
-      if (windDown !== null) clearTimeout(windDown)
+      endWindDown()
     }
   }
 

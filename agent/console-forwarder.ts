@@ -1,24 +1,26 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { consoleLogKeptBytes } from '@berth/contract/host.ts'
 import type { Logger } from 'pino'
 import type { InstanceWorker } from './instance-worker.ts'
-import { backOff, type ServerLink } from './server-link.ts'
+import { backOff, type Chance, type Link } from './server-link.ts'
+import { pause } from './timers.ts'
 
 /** Serial output goes to the server at most this often, milliseconds. */
 const everyMs = 1000
 
 /** Hands new serial output of all instances to the server. Where to go on is the server's word, so nothing doubles. */
 export class ConsoleForwarder {
-  readonly #link: ServerLink
+  readonly #link: Link
   readonly #workers: ReadonlyMap<string, InstanceWorker>
+  readonly #chance: Chance
   readonly #log: Logger
   readonly #positions = new Map<string, number>()
   readonly #busy = new Map<string, Promise<void>>()
   #failures = 0
 
-  constructor(link: ServerLink, workers: ReadonlyMap<string, InstanceWorker>, log: Logger) {
+  constructor(link: Link, workers: ReadonlyMap<string, InstanceWorker>, chance: Chance, log: Logger) {
     this.#link = link
     this.#workers = workers
+    this.#chance = chance
     this.#log = log
   }
 
@@ -30,8 +32,8 @@ export class ConsoleForwarder {
       for (const id of this.#positions.keys()) if (!this.#workers.has(id)) this.#positions.delete(id)
       failedRounds = this.#failures > before ? failedRounds + 1 : 0
       // a server that is away or whose disk is full is not asked for every instance every second
-      if (failedRounds > 2) await backOff(failedRounds, signal)
-      else await delay(everyMs, undefined, { signal }).catch(() => undefined)
+      if (failedRounds > 2) await backOff(failedRounds, this.#chance, signal)
+      else await pause(this.#chance.timers, everyMs, signal)
     }
   }
 

@@ -4,6 +4,7 @@ import type { BoundedCalls } from './bounded-calls.ts'
 import type { Vmm } from './host-driver.ts'
 import type { InstanceProgress } from './instance-progress.ts'
 import { stepError } from './instance-steps.ts'
+import type { Timers } from './timers.ts'
 
 /** A guest that is just starting may not hear the power button, so it is pressed again; milliseconds. */
 const buttonEveryMs = 2000
@@ -11,6 +12,7 @@ const buttonEveryMs = 2000
 export interface ShutdownOptions {
   progress: InstanceProgress
   calls: BoundedCalls
+  timers: Timers
   log: Logger
   /** Time the end of the process may take. */
   timeoutMs: number
@@ -36,13 +38,13 @@ export class InstanceShutdown {
 
   /** Press the power button until the guest is off or its grace is over. */
   async giveGrace(vmm: Vmm, grace: Grace): Promise<void> {
-    const { log } = this.#options
-    const startedAt = performance.now()
+    const { log, timers } = this.#options
+    const startedAt = timers.elapsedMs()
     let seconds = grace.seconds()
     let isPressed = false
     while (!grace.givenUp() && !vmm.exited() && vmm.guestState() === 'running') {
       seconds = Math.min(seconds, grace.seconds())
-      const leftMs = startedAt + seconds * 1000 - performance.now()
+      const leftMs = startedAt + seconds * 1000 - timers.elapsedMs()
       if (leftMs <= 0) return
       if (!isPressed) {
         isPressed = true

@@ -1,10 +1,10 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { HostCondition } from '@berth/contract/host.ts'
 import type { Logger } from 'pino'
 import { type BoundedCalls, CallTimedOut } from './bounded-calls.ts'
 import type { AgentSettings, HostStep } from './config.ts'
 import { HostError } from './host-driver.ts'
 import type { InstanceProgress } from './instance-progress.ts'
+import { pause, type Timers } from './timers.ts'
 
 /** A step of a start. */
 export interface StartStep<T> {
@@ -25,12 +25,14 @@ export class InstanceSteps {
   readonly #progress: InstanceProgress
   readonly #calls: BoundedCalls
   readonly #settings: AgentSettings
+  readonly #timers: Timers
   readonly #log: Logger
 
-  constructor(progress: InstanceProgress, calls: BoundedCalls, settings: AgentSettings, log: Logger) {
+  constructor(progress: InstanceProgress, calls: BoundedCalls, settings: AgentSettings, timers: Timers, log: Logger) {
     this.#progress = progress
     this.#calls = calls
     this.#settings = settings
+    this.#timers = timers
     this.#log = log
   }
 
@@ -59,7 +61,7 @@ export class InstanceSteps {
         }
         this.#log.warn({ err: error, step: name, attempt: step.attempt }, 'the step failed; it is tried again')
         this.#progress.save()
-        await delay(pauseMs, undefined, { signal }).catch(() => undefined) // what aborts it is looked at above
+        await pause(this.#timers, pauseMs, signal) // what aborts it is looked at above
       }
     }
   }

@@ -13,6 +13,7 @@ import { InstanceSteps, stepError } from './instance-steps.ts'
 import { LedgerUnavailable } from './ledger.ts'
 import type { AgentMetrics } from './metrics.ts'
 import { SerialFollower } from './serial-follower.ts'
+import type { Timers } from './timers.ts'
 
 /** Pause before an act that failed is planned anew, milliseconds. */
 const afterFailureMs = 2000
@@ -23,6 +24,7 @@ export interface WorkerEnvironment {
   log: Logger
   metrics: AgentMetrics
   now: () => number
+  timers: Timers
   /** Make the record durable and have it reported. */
   save: (record: InstanceRecord) => void
   /** Give the server the rest of the serial output; returns also when the server cannot be reached. */
@@ -84,17 +86,19 @@ export class InstanceWorker {
     })
     this.#calls = new BoundedCalls({
       windDownMs: env.settings.windDownMs,
+      timers: env.timers,
       log: this.#log,
       onLate: () => this.#removeAgain(),
     })
-    this.#steps = new InstanceSteps(this.#progress, this.#calls, env.settings, this.#log)
+    this.#steps = new InstanceSteps(this.#progress, this.#calls, env.settings, env.timers, this.#log)
     this.#ending = new InstanceShutdown({
       progress: this.#progress,
       calls: this.#calls,
+      timers: env.timers,
       log: this.#log,
       timeoutMs: env.settings.deadlinesMs.shutdown,
     })
-    this.#serial = new SerialFollower(env.driver, record, {
+    this.#serial = new SerialFollower(env.driver, record, env.timers, {
       onKernel: () => this.#note(() => this.#progress.kernelSeen()),
       onReady: (marker) => {
         // who waited for this looks at the console next
@@ -452,9 +456,9 @@ export class InstanceWorker {
     if (this.#dirty || this.#stopped) return
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#wake = resolve
-    const timer = ms === null ? null : setTimeout(resolve, Math.max(0, ms))
+    const end = ms === null ? null : this.#env.timers.after(Math.max(0, ms), resolve)
     await promise
-    if (timer !== null) clearTimeout(timer)
+    end?.()
     this.#wake = () => {}
   }
 }

@@ -1,5 +1,4 @@
 import { hostname } from 'node:os'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Observed } from '@berth/contract/host.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type { Logger } from 'pino'
@@ -10,7 +9,8 @@ import type { HostDriver } from './host-driver.ts'
 import { Ledger, LedgerUnavailable } from './ledger.ts'
 import { AgentMetrics } from './metrics.ts'
 import { Reconciler } from './reconcile.ts'
-import { backOff, ServerLink, ServerRefusal } from './server-link.ts'
+import { backOff, type Chance, type Link, ServerLink, ServerRefusal } from './server-link.ts'
+import { pause, systemTimers, type Timers } from './timers.ts'
 
 const agentVersion = '0.1.0'
 
@@ -54,25 +54,51 @@ export function hostIdOf(ledgerFile: string): string {
   }
 }
 
+/** What an agent works with besides its host. */
+export interface AgentParts extends Chance {
+  ledger: Ledger
+  /** The way to the server; what it does ends with the signal. */
+  connect: (signal: AbortSignal) => Link
+  /** Milliseconds UTC by the clock of this host. */
+  now: () => number
+  settings: AgentSettings
+  /** Where this agent's metrics go; what an agent before it left there is removed. */
+  registry: Registry
+}
+
 /** Start the agent of this host. It works from its ledger at once and from the server's word as soon as that comes. */
 export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger): RunningAgent {
-  const now = config.now ?? Date.now
-  const ledger = new Ledger(config.ledgerFile)
+  const parts: AgentParts = {
+    ledger: new Ledger(config.ledgerFile),
+    connect: (signal) => new ServerLink(config.serverUrl, config.credential, signal),
+    now: config.now ?? Date.now,
+    timers: systemTimers,
+    random: Math.random,
+    settings: { ...defaultAgentSettings, ...config.settings },
+    registry: config.registry ?? new Registry(),
+  }
+  return runAgent(parts, driver, log)
+}
+
+/** Run an agent from its parts; it closes the ledger when it stops. */
+export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): RunningAgent {
+  const { ledger, now, timers } = parts
   const ending = new AbortController()
-  const link = new ServerLink(config.serverUrl, config.credential, ending.signal)
-  const metrics = new AgentMetrics(config.registry ?? new Registry())
-  const reports = new ReportTrigger()
+  const link = parts.connect(ending.signal)
+  const metrics = new AgentMetrics(parts.registry)
+  const reports = new ReportTrigger(timers)
   const reconciler = new Reconciler({
     driver,
     ledger,
-    settings: { ...defaultAgentSettings, ...config.settings },
+    settings: parts.settings,
     log,
     metrics,
     now,
+    timers,
     onChange: () => reports.pull(),
     flushConsole: (id) => forwarder.flush(id),
   })
-  const forwarder = new ConsoleForwarder(link, reconciler.workers, log)
+  const forwarder = new ConsoleForwarder(link, reconciler.workers, parts, log)
   metrics.countRecords(() => reconciler.powers())
   const session = ledger.nextSession(now())
   let sequence = 0
@@ -95,24 +121,24 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
   driver.onImagesChange(() => reports.pull())
   reconciler.resume()
   const loops = [
-    repeat(log, ending.signal, 'desired state', async () => {
+    repeat(log, parts, ending.signal, 'desired state', async () => {
       const desired = await link.desired(reconciler.revision)
       if (desired === null) return
       reconciler.apply(desired)
       // each is a whole snapshot: while many instances change, they are taken together
       const pauseMs = Math.min(desired.instances.length * desiredPauseMs.perInstance, desiredPauseMs.longest)
-      await delay(pauseMs, undefined, { signal: ending.signal }).catch(() => undefined)
+      await pause(timers, pauseMs, ending.signal)
     }),
-    repeat(log, ending.signal, 'report', async () => {
+    repeat(log, parts, ending.signal, 'report', async () => {
       await reports.pulled(heartbeatMs, ending.signal)
       if (ending.signal.aborted) return
-      const at = performance.now()
+      const at = timers.elapsedMs()
       const whole = at - wholeAt >= wholeReportMs
       try {
         await link.report(await observed(whole))
         metrics.reported('accepted')
         if (whole) wholeAt = at
-        await delay(reportPauseMs, undefined, { signal: ending.signal }).catch(() => undefined)
+        await pause(timers, reportPauseMs, ending.signal)
       } catch (error) {
         metrics.reported(error instanceof ServerRefusal ? 'refused' : 'failed')
         wholeAt = Number.NEGATIVE_INFINITY
@@ -133,7 +159,13 @@ export function startAgent(config: AgentConfig, driver: HostDriver, log: Logger)
 }
 
 /** Do something for ever; failures are logged when they begin and when they are over, and paused after. */
-async function repeat(log: Logger, signal: AbortSignal, what: string, once: () => Promise<void>): Promise<void> {
+async function repeat(
+  log: Logger,
+  chance: Chance,
+  signal: AbortSignal,
+  what: string,
+  once: () => Promise<void>,
+): Promise<void> {
   let failures = 0
   while (!signal.aborted) {
     try {
@@ -145,15 +177,20 @@ async function repeat(log: Logger, signal: AbortSignal, what: string, once: () =
       const refused = error instanceof ServerRefusal
       const why = error instanceof LedgerUnavailable ? 'it cannot be stored' : 'the server cannot be reached'
       if (failures === 0 || refused) log.warn({ err: error }, `${what}: ${why}`)
-      await backOff(failures++, signal)
+      await backOff(failures++, chance, signal)
     }
   }
 }
 
 /** Folds many wishes for a report into one. */
 class ReportTrigger {
+  readonly #timers: Timers
   #wanted = true
   #wake: () => void = () => {}
+
+  constructor(timers: Timers) {
+    this.#timers = timers
+  }
 
   pull(): void {
     this.#wanted = true
@@ -165,12 +202,12 @@ class ReportTrigger {
     if (!this.#wanted) {
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#wake = resolve
-      const timer = setTimeout(resolve, atMostMs)
+      const end = this.#timers.after(atMostMs, resolve)
       const onAbort = () => resolve()
       signal.addEventListener('abort', onAbort)
       await promise
       signal.removeEventListener('abort', onAbort)
-      clearTimeout(timer)
+      end()
     }
     this.#wanted = false
   }

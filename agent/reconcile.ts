@@ -8,6 +8,7 @@ import { type InstanceRecord, newRecord, observedInstance } from './instance-rec
 import { InstanceWorker } from './instance-worker.ts'
 import type { Ledger } from './ledger.ts'
 import type { AgentMetrics } from './metrics.ts'
+import type { Timers } from './timers.ts'
 
 /** Progress of downloads alone makes a report at most this often, milliseconds. */
 const progressEveryMs = 500
@@ -19,6 +20,7 @@ export interface ReconcilerOptions {
   log: Logger
   metrics: AgentMetrics
   now: () => number
+  timers: Timers
   /** Something that the server should hear of has changed. */
   onChange: () => void
   /** Give the server the rest of an instance's serial output. */
@@ -145,13 +147,14 @@ export class Reconciler {
   }
 
   #environment() {
-    const { driver, ledger, settings, log, metrics, now, onChange, flushConsole } = this.#options
+    const { driver, ledger, settings, log, metrics, now, timers, onChange, flushConsole } = this.#options
     return {
       driver,
       settings,
       log,
       metrics,
       now,
+      timers,
       flushConsole,
       save: (record: InstanceRecord) => {
         ledger.saveRecord(record)

@@ -2,6 +2,7 @@ import { consoleChunkBytes } from '@berth/contract/host.ts'
 import type { HostDriver } from './host-driver.ts'
 import type { InstanceRecord } from './instance-record.ts'
 import { type ReadyMarker, SerialScanner } from './ready-marker.ts'
+import type { Timers } from './timers.ts'
 
 /** How often the log is looked at even if no notice of new output came, milliseconds. */
 const lookEveryMs = 2000
@@ -20,17 +21,19 @@ export interface SerialEvents {
 export class SerialFollower {
   readonly #driver: HostDriver
   readonly #record: InstanceRecord
+  readonly #timers: Timers
   readonly #on: SerialEvents
   #scanner = new SerialScanner()
   #position: number
   #unwatch: (() => void) | null = null
-  #timer: NodeJS.Timeout | null = null
+  #endLooking: (() => void) | null = null
   #reading: Promise<void> = Promise.resolve()
   #queued = false
 
-  constructor(driver: HostDriver, record: InstanceRecord, on: SerialEvents) {
+  constructor(driver: HostDriver, record: InstanceRecord, timers: Timers, on: SerialEvents) {
     this.#driver = driver
     this.#record = record
+    this.#timers = timers
     this.#on = on
     this.#position = record.boot_serial_start
   }
@@ -45,15 +48,15 @@ export class SerialFollower {
   start(): void {
     if (this.#unwatch !== null) return
     this.#unwatch = this.#driver.watchSerial(this.#record.id, () => this.#look())
-    this.#timer = setInterval(() => this.#look(), lookEveryMs)
+    this.#endLooking = this.#timers.every(lookEveryMs, () => this.#look())
     this.#look()
   }
 
   stop(): void {
     this.#unwatch?.()
     this.#unwatch = null
-    if (this.#timer !== null) clearInterval(this.#timer)
-    this.#timer = null
+    this.#endLooking?.()
+    this.#endLooking = null
   }
 
   /** Resolves when everything that was noticed has been read. */

@@ -1,6 +1,6 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { ConsolePosition, Desired, desiredHoldMs, type Observed } from '@berth/contract/host.ts'
 import Value from 'typebox/value'
+import { pause, type Timers } from './timers.ts'
 
 /** The server answered with an error status. */
 export class ServerRefusal extends Error {
@@ -14,7 +14,16 @@ export class ServerRefusal extends Error {
 }
 
 /** The agent's calls to its server; every one has a deadline and is safe to repeat. */
-export class ServerLink {
+export interface Link {
+  /** What this host should have, once it is another than `since`; null when nothing changed for a while. */
+  desired(since: number): Promise<Desired | null>
+  report(observed: Observed): Promise<void>
+  /** Hand over serial output; gives the position the server wants to have next. */
+  console(instanceId: string, offset: number, data: Buffer): Promise<number>
+}
+
+/** The calls over HTTP. */
+export class ServerLink implements Link {
   readonly #url: string
   readonly #credential: string
   readonly #signal: AbortSignal
@@ -25,7 +34,6 @@ export class ServerLink {
     this.#signal = signal
   }
 
-  /** What this host should have, once it is newer than `since`; null when nothing changed for a while. */
   async desired(since: number): Promise<Desired | null> {
     const response = await this.#call(`/v1/agent/desired?since=${since}`, desiredHoldMs + 10_000)
     if (response.status === 204) return null
@@ -38,7 +46,6 @@ export class ServerLink {
     await this.#call('/v1/agent/observed', 15_000, observed)
   }
 
-  /** Hand over serial output; gives the position the server wants to have next. */
   async console(instanceId: string, offset: number, data: Buffer): Promise<number> {
     const chunk = { offset, data: data.toString('base64') }
     const response = await this.#call(
@@ -66,8 +73,14 @@ export class ServerLink {
   }
 }
 
+/** What a pause is made of: timers, and a number from 0 to 1 for the jitter. */
+export interface Chance {
+  timers: Timers
+  random: () => number
+}
+
 /** Wait between attempts: doubles from 250 ms to 5 s, with jitter so that hosts do not come back all at once. */
-export async function backOff(failures: number, signal: AbortSignal): Promise<void> {
+export async function backOff(failures: number, chance: Chance, signal: AbortSignal): Promise<void> {
   const ms = Math.min(250 * 2 ** failures, 5000)
-  await delay(ms * (0.75 + Math.random() / 2), undefined, { signal }).catch(() => undefined)
+  await pause(chance.timers, ms * (0.75 + chance.random() / 2), signal)
 }

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
 import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { HostDriver, HostError, Vmm } from '../host-driver.ts'
 import type { Nic } from '../instance-record.ts'
+import { pause, systemTimers, type Timers } from '../timers.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { SimulatedVmm } from './vmm.ts'
 
@@ -25,6 +25,9 @@ export interface SimulatedHostOptions {
   stepMs?: number
   guestBootMs?: number
   guestShutdownMs?: number
+  /** What may be reserved on it. */
+  capacity?: { vcpus: number; memory_mb: number; disk_gb: number }
+  timers?: Timers
 }
 
 interface SimulatedInstance {
@@ -45,19 +48,22 @@ export class SimulatedHost implements HostDriver {
   readonly accelerator = { kind: 'none', reason: 'simulated: no instance is a real machine' } as const
   /** Another one in each process: what runs here ends with the process, as all does when a host restarts. */
   hostBootId = `simulated-${randomBytes(4).toString('hex')}-boot-1`
-  readonly #timing: Required<SimulatedHostOptions>
+  readonly #options: Required<SimulatedHostOptions>
   readonly #instances = new Map<string, SimulatedInstance>()
   readonly #faults = new Map<FaultPoint, HostError[]>()
   readonly #held = new Map<FaultPoint, Hold>()
+  /** How many agents were killed before the one that works now. */
+  #agents = 0
 
   constructor(options: SimulatedHostOptions = {}) {
-    this.#timing = { stepMs: 5, guestBootMs: 20, guestShutdownMs: 10, ...options }
+    const capacity = { vcpus: 1000, memory_mb: 4 * 1024 * 1024, disk_gb: 100 * 1024 }
+    this.#options = { stepMs: 5, guestBootMs: 20, guestShutdownMs: 10, capacity, timers: systemTimers, ...options }
   }
 
   restore(): void {}
 
   async capacity() {
-    return { vcpus: 1000, memory_mb: 4 * 1024 * 1024, disk_gb: 100 * 1024 }
+    return this.#options.capacity
   }
 
   /** It has every image. */
@@ -92,6 +98,17 @@ export class SimulatedHost implements HostDriver {
   vmmOf(instanceId: string): SimulatedVmm | null {
     const vmm = this.#instances.get(instanceId)?.vmm ?? null
     return vmm === null || vmm.exited() ? null : vmm
+  }
+
+  /** Ids of the instances whose VMM process runs. */
+  running(): string[] {
+    return [...this.#instances.keys()].filter((id) => this.vmmOf(id) !== null)
+  }
+
+  /** What the agent had begun comes to nothing, as when it was killed; VMs run on. */
+  abandonWork(): void {
+    this.#agents++
+    for (const instance of this.#instances.values()) instance.watchers.clear()
   }
 
   /** Every VMM dies and the host comes up anew. */
@@ -150,14 +167,15 @@ export class SimulatedHost implements HostDriver {
     return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }
   }
 
-  async start(instance: DesiredInstance, _nic: Nic, _slot: number, { signal }: { signal: AbortSignal }): Promise<Vmm> {
+  async start(instance: DesiredInstance, _nic: Nic, _slot: number, { signal }: { signal: AbortSignal }) {
     await this.#work('start', signal)
     const state = this.#instance(instance)
     if (this.vmmOf(instance.id) !== null) throw new Error(`two VMMs for ${instance.id}`)
     state.boots++
     const vmm = new SimulatedVmm({
-      bootMs: this.#timing.guestBootMs,
-      shutdownMs: this.#timing.guestShutdownMs,
+      bootMs: this.#options.guestBootMs,
+      shutdownMs: this.#options.guestShutdownMs,
+      timers: this.#options.timers,
       bootId: `${instance.id}-${state.boots}`,
       userData: instance.user_data === '' ? 'none' : 'ok',
       onSerial: (text) => this.#writeSerial(state, text),
@@ -219,16 +237,24 @@ export class SimulatedHost implements HostDriver {
   }
 
   async #work(point: FaultPoint, signal: AbortSignal): Promise<void> {
-    if (!this.#held.has(point)) await delay(this.#timing.stepMs, undefined, { signal })
+    const { timers, stepMs } = this.#options
+    const agents = this.#agents
+    if (!this.#held.has(point)) {
+      await pause(timers, stepMs, signal)
+      signal.throwIfAborted()
+    }
     await this.#pass(point, signal)
+    if (agents !== this.#agents) await new Promise(() => {}) // who called is dead, and what it had begun with it
   }
 
   /** Go past a point: wait while it is held, then fail when it is to fail. */
   async #pass(point: FaultPoint, signal?: AbortSignal): Promise<void> {
+    const agents = this.#agents
     const hold = this.#held.get(point)
     if (hold !== undefined) {
       await (hold.deaf || signal === undefined ? hold.released : untilAborted(hold.released, signal))
     }
+    if (agents !== this.#agents) await new Promise(() => {})
     const fault = this.#faults.get(point)?.shift()
     if (fault !== undefined) throw fault
   }

@@ -1,4 +1,5 @@
 import type { Vmm } from '../host-driver.ts'
+import type { Timers } from '../timers.ts'
 
 export interface SimulatedGuest {
   bootMs: number
@@ -8,6 +9,7 @@ export interface SimulatedGuest {
   onSerial: (text: string) => void
   /** Waited for before the process is ended. */
   beforeEnd: () => Promise<void>
+  timers: Timers
 }
 
 /** A VMM without a machine: a guest that boots, answers the power button and can be made to misbehave. */
@@ -17,7 +19,7 @@ export class SimulatedVmm implements Vmm {
   /** A process that does not answer: pressing its power button does not end. */
   isSilent = false
   readonly #guest: SimulatedGuest
-  readonly #timers = new Set<NodeJS.Timeout>()
+  readonly #scheduled = new Set<() => void>()
   #state: 'running' | 'off' = 'running'
   #exited = false
   #listener: () => void = () => {}
@@ -64,8 +66,8 @@ export class SimulatedVmm implements Vmm {
 
   /** The process ends, as by SIGKILL. */
   die(): void {
-    for (const timer of this.#timers) clearTimeout(timer)
-    this.#timers.clear()
+    for (const cancel of this.#scheduled) cancel()
+    this.#scheduled.clear()
     if (this.#exited) return
     this.#exited = true
     this.#listener()
@@ -78,10 +80,10 @@ export class SimulatedVmm implements Vmm {
   }
 
   #later(ms: number, then: () => void): void {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer)
+    const cancel = this.#guest.timers.after(ms, () => {
+      this.#scheduled.delete(cancel)
       then()
-    }, ms)
-    this.#timers.add(timer)
+    })
+    this.#scheduled.add(cancel)
   }
 }
