@@ -190,6 +190,22 @@ describe('a guest', () => {
     expect(vmmOf(stack, id)).not.toBe(vmm)
   })
 
+  test('whose VMM has died can be asked to start: that succeeds when it runs again, not before', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    const release = stack.hold('image')
+    vmmOf(stack, id).die()
+    await until(
+      () => stack.get(id),
+      (instance) => instance.status.state === 'provisioning',
+    )
+    const op = await stack.act(id, 'start')
+    expect((await stack.operation(op)).finished_at).toBeNull()
+    release()
+    expect((await stack.ended(op)).status).toBe('succeeded')
+    expect((await stack.get(id)).status.state).toBe('running')
+  })
+
   test('that ignores the power button is powered off after its grace', async () => {
     await using stack = await startStack()
     const { id } = await stack.createReady()

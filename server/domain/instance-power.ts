@@ -12,10 +12,10 @@ import {
   updateIntent,
   updateLatestOperation,
 } from '../store/instances.ts'
-import { findOperation, listOpenOperations, updateOperation } from '../store/operations.ts'
+import { findOperation, listOpenOperations } from '../store/operations.ts'
 import type { Transaction } from '../store/store.ts'
 import { settleInstance } from './instance-lifecycle.ts'
-import { endOperation, openOperation } from './operations.ts'
+import { openOperation } from './operations.ts'
 
 /** Ask that an instance runs, stops or boots anew. Gives the id of the operation to follow. */
 export async function actOnInstance(
@@ -94,9 +94,8 @@ async function changePower(
   })
   if (!changes) {
     await updateLatestOperation(tx, instance, operation.id)
-    if (instance.terminated_at !== null || instance.desired !== 'deleted') {
-      await updateOperation(tx, endOperation(operation, 'succeeded', now))
-    }
+    // it has succeeded already only if what is wanted is so: a VMM may have died, a stop may have run out of time
+    await settleInstance(tx, { ...instance, operation_id: operation.id }, now)
     return operation.id
   }
   const wanted = await updateIntent(tx, instance, { ...intent, operation_id: operation.id })
