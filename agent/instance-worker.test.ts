@@ -1,0 +1,68 @@
+import type { DesiredInstance } from '@berth/contract/host.ts'
+import { pino } from 'pino'
+import { expect, test } from 'vitest'
+import { testImages } from '../test/stack.ts'
+import { newRecord } from './instance-record.ts'
+import { InstanceWorker, type Intent } from './instance-worker.ts'
+import { SimulatedHost } from './simulated/host.ts'
+import { systemTimers } from './timers.ts'
+
+const instance: DesiredInstance = {
+  id: 'inst-00000000000000000000',
+  generation: 1,
+  power: 'running',
+  grace_seconds: 1,
+  reboots: { count: 0, grace_seconds: 1 },
+  hostname: 'web',
+  image_id: 'micro',
+  vcpus: 1,
+  memory_mb: 256,
+  disk_gb: 2,
+  vpc_id: 'vpc-a',
+  subnet_id: 'subnet-a',
+  private_ip: '10.0.0.4',
+  mac: '06:00:00:00:00:01',
+  ssh_public_keys: [],
+  user_data: '',
+}
+
+const intent = (changes: Partial<DesiredInstance>): Intent => ({
+  instance: { ...instance, ...changes },
+  network: { vpc_id: 'vpc-a', cidr: '10.0.0.0/16', subnets: [] },
+  image: testImages[0] ?? null,
+})
+
+test('a clock that is set back during a shutdown does not lengthen the grace', async () => {
+  const host = new SimulatedHost()
+  const record = newRecord(instance.id, 0, 'vpc-a')
+  const { promise: runs, resolve: noteRunning } = Promise.withResolvers<void>()
+  const { promise: off, resolve: noteOff } = Promise.withResolvers<void>()
+  let aheadMs = 0
+  const worker = new InstanceWorker(
+    {
+      driver: host,
+      log: pino({ level: 'silent' }),
+      now: () => Date.now() + aheadMs,
+      timers: systemTimers,
+      flushConsole: async () => {},
+      reportProgress: () => {},
+      save: ({ power }) => {
+        if (power === 'running') noteRunning()
+        if (power === 'off' && aheadMs < 0) noteOff()
+      },
+    },
+    record,
+    intent({}),
+  )
+  worker.start()
+  await runs
+  const vmm = host.vmmOf(instance.id)
+  if (vmm === null) throw new Error('no VMM runs')
+  vmm.powerButton = async () => {
+    aheadMs = -3_600_000 // and the guest does not hear it
+  }
+  worker.setIntent(intent({ generation: 2, power: 'stopped' }))
+  await off
+  expect(vmm.exited()).toBe(true)
+  await worker.stop()
+})
