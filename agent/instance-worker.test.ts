@@ -1,9 +1,13 @@
 import type { DesiredInstance } from '@berth/contract/host.ts'
 import { pino } from 'pino'
+import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import { testImages } from '../test/stack.ts'
+import { defaultAgentSettings } from './config.ts'
+import type { Intent } from './instance-intent.ts'
 import { newRecord } from './instance-record.ts'
-import { InstanceWorker, type Intent } from './instance-worker.ts'
+import { InstanceWorker } from './instance-worker.ts'
+import { AgentMetrics } from './metrics.ts'
 import { SimulatedHost } from './simulated/host.ts'
 import { systemTimers } from './timers.ts'
 
@@ -41,6 +45,8 @@ test('a clock that is set back during a shutdown does not lengthen the grace', a
   const worker = new InstanceWorker(
     {
       driver: host,
+      settings: defaultAgentSettings,
+      metrics: new AgentMetrics(new Registry()),
       log: pino({ level: 'silent' }),
       now: () => Date.now() + aheadMs,
       timers: systemTimers,

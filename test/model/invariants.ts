@@ -1,0 +1,64 @@
+import type { HostProcess } from './host-process.ts'
+import type { InstanceNow, Tables } from './tables.ts'
+
+/**
+ * What holds at every moment, whatever was asked for: the invariants of the design that need no memory. Gives what is
+ * broken, a line each.
+ */
+export function brokenInvariants(tables: Tables, hosts: readonly HostProcess[]): string[] {
+  const living = [...tables.instances.values()].filter((instance) => instance.terminated_at === null)
+  return [...brokenReservations(tables, living), ...brokenAddresses(tables, living), ...brokenMachines(tables, hosts)]
+}
+
+/** Reservations are exactly the sizes of the instances placed there, never below zero or beyond what there is. */
+function brokenReservations(tables: Tables, living: readonly InstanceNow[]): string[] {
+  const broken: string[] = []
+  for (const host of tables.hosts) {
+    const sums = { vcpus: 0, memory_mb: 0, disk_gb: 0 }
+    for (const instance of living) {
+      if (instance.host_id !== host.id) continue
+      sums.vcpus += instance.vcpus
+      sums.memory_mb += instance.memory_mb
+      sums.disk_gb += instance.disk_gb
+    }
+    for (const what of ['vcpus', 'memory_mb', 'disk_gb'] as const) {
+      const allocated = host[`allocated_${what}`]
+      const capacity = host[`capacity_${what}`]
+      if (allocated !== sums[what]) broken.push(`${host.id} has ${what} ${allocated} reserved for ${sums[what]} in use`)
+      if (allocated < 0 || allocated > capacity)
+        broken.push(`${host.id} has ${what} ${allocated} of ${capacity} reserved`)
+    }
+  }
+  return broken
+}
+
+/** Who lives holds its own address, nobody else holds one, and no address or MAC has two holders. */
+function brokenAddresses(tables: Tables, living: readonly InstanceNow[]): string[] {
+  const broken: string[] = []
+  const holders = new Map(tables.addresses.map((address) => [address.instance_id, address]))
+  for (const instance of living) {
+    const held = holders.get(instance.id)
+    if (held?.address !== instance.private_ip || held.subnet_id !== instance.subnet_id) {
+      broken.push(`${instance.id} lives and does not hold its address ${instance.private_ip}`)
+    }
+  }
+  if (holders.size !== living.length) broken.push(`${holders.size} addresses are held by ${living.length} instances`)
+  for (const what of ['private_ip', 'mac'] as const) {
+    const distinct = new Set(living.map((instance) => `${instance.vpc_id} ${instance[what]}`))
+    if (distinct.size !== living.length) broken.push(`two instances have the same ${what}`)
+  }
+  return broken
+}
+
+/** A VM runs only for an instance that is not gone, on the host that has it, and once. */
+function brokenMachines(tables: Tables, hosts: readonly HostProcess[]): string[] {
+  const broken: string[] = []
+  for (const host of hosts) {
+    for (const id of host.machine.running()) {
+      const instance = tables.instances.get(id)
+      if (instance === undefined || instance.terminated_at !== null) broken.push(`${id} is gone and runs on ${host.id}`)
+      else if (instance.host_id !== host.id) broken.push(`${id} of ${instance.host_id} runs on ${host.id}`)
+    }
+  }
+  return broken
+}

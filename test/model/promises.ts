@@ -1,0 +1,279 @@
+import type { DesiredPower, InstanceState } from '@berth/contract/instance-states.ts'
+import type { InstanceCreate } from '@berth/contract/instances.ts'
+import { settings } from './server-process.ts'
+import { type InstanceNow, mayFollow, type OperationNow, stateByTable, type Tables } from './tables.ts'
+
+/** An instance that a client was told of, and what it may rely on. */
+export interface KnownInstance {
+  id: string
+  desired: DesiredPower
+  /** Wanted by calls that broke before they were answered: it may have come to that, too. */
+  perhaps: Set<DesiredPower>
+  /** VMM starts so far, and how often one ended without being asked to. */
+  starts: number
+  ends: number
+  /** Ends that may change what is wanted: the guest powered off in the current boot, or the VMM died in any. */
+  guestOff: boolean
+  vmmDeaths: number
+  last: InstanceNow | null
+  state: InstanceState
+  terminatedAt: number | null
+  deletion: string | null
+}
+
+interface KnownOperation {
+  id: string
+  resourceId: string
+  /** VMM starts and ends of its instance when it was accepted, and whether that ran as far as the server knew. */
+  startsBefore: number
+  endsBefore: number
+  ranBefore: boolean
+  last: OperationNow | null
+}
+
+/** What an action asks for; a reboot asks for no other power. */
+export type Intent = { desired?: DesiredPower }
+
+/** Fields that nothing may change. */
+const fixed = [
+  'name',
+  'type',
+  'image',
+  'vcpus',
+  'memory_mb',
+  'disk_gb',
+  'vpc_id',
+  'subnet_id',
+  'private_ip',
+  'mac',
+] as const
+
+/**
+ * The small model: what each acknowledged call promises, and whether what the server has stored keeps it. It knows
+ * nothing of how the server works.
+ */
+export class Promises {
+  readonly instances = new Map<string, KnownInstance>()
+  readonly operations = new Map<string, KnownOperation>()
+  /** Creates that broke before they were answered. */
+  unansweredCreates = 0
+  /** Failures that hosts were told to have. */
+  faults = 0
+  readonly #violation: (what: string) => void
+  readonly #runs: (id: string) => boolean
+  /** Latest time by the server's clock. */
+  #latestMs = 0
+
+  /** `runs` says whether an instance has a VMM anywhere. */
+  constructor(violation: (what: string) => void, runs: (id: string) => boolean) {
+    this.#violation = violation
+    this.#runs = runs
+  }
+
+  /** A create was answered: the instance exists from now on. */
+  created(id: string, operationId: string, body: InstanceCreate, spec: Record<string, unknown>): void {
+    for (const [name, value] of Object.entries(body.spec)) {
+      if (JSON.stringify(spec[name]) !== JSON.stringify(value))
+        this.#violation(`${id} was created with another ${name}`)
+    }
+    this.#know(id)
+    this.#accepted(id, operationId)
+  }
+
+  /** An action or deletion was answered. */
+  acted(id: string, operationId: string, intent: Intent, isDeletion: boolean): void {
+    const known = this.instances.get(id)
+    if (known === undefined) throw new Error(`${id} is not known`)
+    if (intent.desired !== undefined) {
+      if (known.desired === 'deleted' && intent.desired !== 'deleted')
+        this.#violation(`${id} came back from a deletion`)
+      known.desired = intent.desired
+    }
+    known.perhaps.clear()
+    if (isDeletion) {
+      known.deletion ??= operationId
+      if (known.deletion !== operationId) this.#violation(`${id} was given two deletions`)
+    }
+    this.#accepted(id, operationId)
+  }
+
+  /** An action broke before it was answered. */
+  unanswered(id: string, intent: Intent): void {
+    if (intent.desired !== undefined) this.instances.get(id)?.perhaps.add(intent.desired)
+  }
+
+  /** Hold what is stored against what was promised. */
+  check(tables: Tables, nowMs: number): void {
+    this.#latestMs = Math.max(this.#latestMs, nowMs)
+    for (const instance of tables.instances.values()) {
+      if (this.instances.has(instance.id)) continue
+      if (this.unansweredCreates-- > 0) this.#know(instance.id)
+      else this.#violation(`nobody asked for ${instance.id}`)
+    }
+    for (const known of this.instances.values()) this.#checkInstance(known, tables)
+    for (const operation of tables.operations.values()) this.#checkOperation(operation, tables)
+    for (const known of this.operations.values()) {
+      if (!tables.operations.has(known.id)) this.#violation(`operation ${known.id} is gone`)
+    }
+  }
+
+  #know(id: string): KnownInstance {
+    const known: KnownInstance = {
+      id,
+      desired: 'running',
+      perhaps: new Set(),
+      starts: 0,
+      last: null,
+      state: 'provisioning',
+      terminatedAt: null,
+      deletion: null,
+      ends: 0,
+      guestOff: false,
+      vmmDeaths: 0,
+    }
+    this.instances.set(id, known)
+    return known
+  }
+
+  #accepted(id: string, operationId: string): void {
+    if (this.operations.has(operationId)) return
+    const known = this.instances.get(id)
+    this.operations.set(operationId, {
+      id: operationId,
+      resourceId: id,
+      startsBefore: known?.starts ?? 0,
+      endsBefore: known?.ends ?? 0,
+      ranBefore: known?.state === 'running',
+      last: null,
+    })
+  }
+
+  #checkInstance(known: KnownInstance, tables: Tables): void {
+    const now = tables.instances.get(known.id)
+    if (now === undefined) {
+      const expired = known.terminatedAt !== null && this.#latestMs - known.terminatedAt >= settings.tombstoneMs
+      if (!expired) this.#violation(`${known.id} was acknowledged and is gone`)
+      return
+    }
+    this.#checkIntent(known, now)
+    const { last } = known
+    if (last !== null) {
+      for (const field of fixed) if (now[field] !== last[field]) this.#violation(`${known.id} has another ${field}`)
+      if (last.host_id !== null && now.host_id !== last.host_id) this.#violation(`${known.id} was placed twice`)
+      if (now.generation < last.generation) this.#violation(`the generation of ${known.id} fell`)
+      if (now.reboots < last.reboots) this.#violation(`the reboots of ${known.id} fell`)
+    }
+    this.#checkState(known, now)
+    const operation = tables.operations.get(now.operation_id)
+    if (operation?.resource_id !== known.id) this.#violation(`${known.id} names an operation of another resource`)
+    known.last = now
+  }
+
+  /** What is wanted is what was asked for last, or what a cause that there was has made of it. */
+  #checkIntent(known: KnownInstance, now: InstanceNow): void {
+    if (now.desired === known.desired) return
+    if (known.perhaps.has(now.desired) && known.desired !== 'deleted') {
+      known.desired = now.desired
+      return
+    }
+    const change = `${known.id} is to be ${now.desired} (${now.reason}) and was asked to be ${known.desired}`
+    const neverPlaced = now.reason === 'no_host_fits' // that ends one that was stopped before, too
+    if ((known.desired !== 'running' && !neverPlaced) || now.desired === 'running') this.#violation(change)
+    if (!this.#hasCause(known, now)) this.#violation(`${change}, without a cause`)
+    known.desired = now.desired
+  }
+
+  #hasCause(known: KnownInstance, now: InstanceNow): boolean {
+    switch (now.reason) {
+      case 'guest_shutdown':
+        return known.guestOff
+      case 'crash_loop':
+        return known.vmmDeaths >= 5
+      case 'deadline_exceeded':
+        return now.desired === 'deleted' && this.#latestMs - now.created_at >= settings.deadlinesMs['instance.create']
+      case 'no_host_fits':
+        return now.desired === 'deleted' && now.memory_mb > 1024
+      case 'injected':
+        return this.faults-- > 0
+      default:
+        return false
+    }
+  }
+
+  #checkState(known: KnownInstance, now: InstanceNow): void {
+    const state = stateByTable(now)
+    if ((state === 'terminated') !== (now.terminated_at !== null)) {
+      this.#violation(`${known.id} is ${state} and terminated_at is ${now.terminated_at}`)
+    }
+    if (!mayFollow(known.state, state)) this.#violation(`${known.id} went from ${known.state} to ${state}`)
+    known.state = state
+    if (known.terminatedAt !== null && now.terminated_at !== known.terminatedAt) {
+      this.#violation(`${known.id} was terminated twice`)
+    }
+    known.terminatedAt = now.terminated_at
+  }
+
+  #checkOperation(now: OperationNow, tables: Tables): void {
+    let known = this.operations.get(now.id)
+    if (known === undefined) {
+      // of a call that broke before it was answered, or not answered yet
+      this.#accepted(now.resource_id, now.id)
+      known = this.operations.get(now.id)
+      if (known === undefined) return
+    }
+    const { last } = known
+    if (now.resource_id !== known.resourceId) this.#violation(`${now.id} is of ${now.resource_id}`)
+    if (last !== null && last.finished_at !== null) {
+      const same = last.status === now.status && last.finished_at === now.finished_at && last.error === now.error
+      if (!same) this.#violation(`${now.id} had ended and changed`)
+    } else if (now.finished_at !== null) {
+      this.#checkEnd(known, now, tables)
+    }
+    known.last = now
+  }
+
+  /** An operation has just ended. */
+  #checkEnd(known: KnownOperation, now: OperationNow, tables: Tables): void {
+    const instance = tables.instances.get(now.resource_id)
+    const code = now.error === null ? '' : JSON.parse(now.error).code
+    if (now.status === 'cancelled') {
+      const later = [...tables.operations.values()].some((o) => o.resource_id === now.resource_id && o.id > now.id)
+      if (code !== 'superseded' || !later) this.#violation(`${now.id} was cancelled (${code}) by nothing`)
+    }
+    if (now.status === 'failed' && code === 'deadline_exceeded' && this.#latestMs < now.deadline_at) {
+      this.#violation(`${now.id} failed before its deadline`)
+    }
+    if (now.status === 'failed' && code === '') this.#violation(`${now.id} failed without a cause`)
+    if (now.status === 'succeeded' && instance !== undefined) this.#checkSuccess(known, now, instance)
+  }
+
+  /** What a success says must be so. A later intent may have begun to change it again. */
+  #checkSuccess(known: KnownOperation, now: OperationNow, instance: InstanceNow): void {
+    const its = this.instances.get(now.resource_id)
+    const starts = its?.starts ?? 0
+    const runs = this.#runs(now.resource_id)
+    const current = instance.generation === now.generation
+    const state = stateByTable(instance)
+    const wrong = (why: string) => this.#violation(`${now.type} ${now.id} succeeded and ${why} (${state})`)
+    switch (now.type) {
+      case 'instance.create':
+        if (starts === 0) wrong('no VMM was ever started')
+        return
+      case 'instance.start':
+        if (current && state !== 'running') wrong('it does not run')
+        // a VMM that ended lately may still count as running
+        if (!runs && !known.ranBefore && starts <= known.startsBefore && (its?.ends ?? 0) <= known.endsBefore) {
+          wrong('no VMM was started for it')
+        }
+        return
+      case 'instance.reboot':
+        if (starts <= known.startsBefore) wrong('no VMM was started since')
+        return
+      case 'instance.stop':
+        if (current && (state !== 'stopped' || runs)) wrong('it is not stopped')
+        return
+      case 'instance.delete':
+        if (instance.terminated_at === null) wrong('it is not terminated')
+    }
+  }
+}
