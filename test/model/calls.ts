@@ -76,6 +76,7 @@ async function act(
   const intent: Intent = desired === null ? {} : { desired }
   const stored = () => world.server.stored.instance(id)?.desired
   const before = stored()
+  const overruled = world.promises.perhapsOf(id)
   try {
     const operationId = await world.server.call((ctx) =>
       action === 'delete'
@@ -84,7 +85,7 @@ async function act(
             actOnInstance(ctx, tx, id, action, action === 'start' ? {} : { grace_seconds: grace }),
           ),
     )
-    world.promises.acted(id, operationId, intent, action === 'delete')
+    world.promises.acted(id, operationId, intent, { isDeletion: action === 'delete', overruled })
   } catch (error) {
     if (error instanceof ServerGone) world.promises.unanswered(id, intent)
     else {

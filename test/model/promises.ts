@@ -80,8 +80,19 @@ export class Promises {
     this.#accepted(id, operationId)
   }
 
-  /** An action or deletion was answered. */
-  acted(id: string, operationId: string, intent: Intent, isDeletion: boolean): void {
+  /** What an instance may have come to by calls that broke; a call that is begun now overrules that. */
+  perhapsOf(id: string): ReadonlySet<DesiredPower> {
+    return new Set(this.instances.get(id)?.perhaps)
+  }
+
+  /** An action or deletion was answered; `overruled` is `perhapsOf` from when it was begun. */
+  acted(
+    id: string,
+    operationId: string,
+    intent: Intent,
+    options: { isDeletion: boolean; overruled: ReadonlySet<DesiredPower> },
+  ): void {
+    const { isDeletion, overruled } = options
     const known = this.instances.get(id)
     if (known === undefined) throw new Error(`${id} is not known`)
     if (intent.desired !== undefined) {
@@ -89,7 +100,7 @@ export class Promises {
         this.#violation(`${id} came back from a deletion`)
       known.desired = intent.desired
     }
-    known.perhaps.clear()
+    for (const power of overruled) known.perhaps.delete(power)
     if (isDeletion) {
       known.deletion ??= operationId
       if (known.deletion !== operationId) this.#violation(`${id} was given two deletions`)
