@@ -1,0 +1,3 @@
+import { checkShare } from './check.ts'
+
+checkShare(1, 2)
