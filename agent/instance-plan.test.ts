@@ -1,29 +1,18 @@
 import type { DesiredInstance } from '@berth/contract/host.ts'
 import { describe, expect, test } from 'vitest'
 import { graceOf, type InstanceSituation, planInstance } from './instance-plan.ts'
+import { desiredInstance } from './testing/desired-instance.ts'
 
 const now = 1_000_000
 
 function desired(power: DesiredInstance['power'], changes: Partial<DesiredInstance> = {}): DesiredInstance {
-  return {
-    id: 'inst-00000000000000000000',
+  return desiredInstance({
     generation: 5,
     power,
     grace_seconds: 7,
     reboots: { count: 2, grace_seconds: 9 },
-    hostname: 'web',
-    image_id: 'micro',
-    vcpus: 1,
-    memory_mb: 256,
-    disk_gb: 2,
-    vpc_id: 'vpc-a',
-    subnet_id: 'subnet-a',
-    private_ip: '10.0.0.4',
-    mac: '06:00:00:00:00:01',
-    ssh_public_keys: [],
-    user_data: '',
     ...changes,
-  }
+  })
 }
 
 const calm: InstanceSituation = {

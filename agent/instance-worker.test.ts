@@ -9,26 +9,10 @@ import { newRecord } from './instance-record.ts'
 import { InstanceWorker } from './instance-worker.ts'
 import { AgentMetrics } from './metrics.ts'
 import { SimulatedHost } from './simulated/host.ts'
+import { desiredInstance } from './testing/desired-instance.ts'
 import { systemTimers } from './timers.ts'
 
-const instance: DesiredInstance = {
-  id: 'inst-00000000000000000000',
-  generation: 1,
-  power: 'running',
-  grace_seconds: 1,
-  reboots: { count: 0, grace_seconds: 1 },
-  hostname: 'web',
-  image_id: 'micro',
-  vcpus: 1,
-  memory_mb: 256,
-  disk_gb: 2,
-  vpc_id: 'vpc-a',
-  subnet_id: 'subnet-a',
-  private_ip: '10.0.0.4',
-  mac: '06:00:00:00:00:01',
-  ssh_public_keys: [],
-  user_data: '',
-}
+const instance = desiredInstance({ grace_seconds: 1, reboots: { count: 0, grace_seconds: 1 } })
 
 const intent = (changes: Partial<DesiredInstance>): Intent => ({
   instance: { ...instance, ...changes },
