@@ -1,6 +1,6 @@
-import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
+import type { Desired, DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
-import type { Nic } from './instance-record.ts'
+import type { Nic } from './nic.ts'
 
 /**
  * What the agent needs of a host to run instances on it. The real host (qemu/) and the simulated one (simulated/) have
@@ -16,6 +16,11 @@ export interface HostDriver {
 
   /** Note the card of an instance that an earlier run of the agent attached. */
   restore(vpcId: string, nic: Nic): void
+  /**
+   * Take what is desired of the VPCs and the security groups here; soon after, packets pass by it. Failures are this
+   * host's to log and to repair.
+   */
+  applyNetworks(desired: Pick<Desired, 'networks' | 'security_groups'>): void
 
   /** What may be reserved on this host: vCPUs, MiB, GiB. */
   capacity(): Promise<{ vcpus: number; memory_mb: number; disk_gb: number }>
@@ -39,7 +44,7 @@ export interface HostDriver {
     image: CatalogueImage,
     options: { signal: AbortSignal },
   ): Promise<void>
-  /** Have the namespace, tap and address in place. Throws HostError. */
+  /** Have the namespace, tap and address in place, and the card as the intent asks for it. Throws HostError. */
   ensureNetwork(
     instance: DesiredInstance,
     network: DesiredNetwork,

@@ -23,6 +23,7 @@ const calm: InstanceSituation = {
   reboots: 2,
   failed_generation: null,
   restart_not_before: 0,
+  nic_current: true,
   longest_pause_ms: 60_000,
 }
 const plan = (power: DesiredInstance['power'], seen: Partial<InstanceSituation> = {}) =>

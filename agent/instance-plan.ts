@@ -11,6 +11,8 @@ export interface InstanceSituation {
   /** The host has given up under this generation, or null. */
   failed_generation: number | null
   restart_not_before: number
+  /** Whether its network card is as the intent asks for it, as far as that may change while it runs. */
+  nic_current: boolean
   /** Longest that a restart may have to wait; more than that means that the clock was set back. */
   longest_pause_ms: number
 }
@@ -23,8 +25,8 @@ export interface InstanceSituation {
  * | desired | vmm none                                    | running                  | guest off          |
  * |---------|---------------------------------------------|--------------------------|--------------------|
  * | running | start; nothing when the guest went off      | reboot when asked, else  | quit               |
- * |         | under this intent or the host has given up; | nothing                  |                    |
- * |         | wait after a crash under this intent        |                          |                    |
+ * |         | under this intent or the host has given up; | change the network card  |                    |
+ * |         | wait after a crash under this intent        | when asked, else nothing |                    |
  * | stopped | nothing                                     | shut down                | quit               |
  * | deleted | remove                                      | shut down                | quit               |
  */
@@ -34,6 +36,7 @@ export type InstanceAction =
   | { kind: 'start' }
   | { kind: 'shutdown'; graceSeconds: number }
   | { kind: 'reboot'; count: number; graceSeconds: number }
+  | { kind: 'network' }
   | { kind: 'quit' }
   | { kind: 'remove' }
 
@@ -59,7 +62,8 @@ export function graceOf(desired: DesiredInstance): number {
 
 function planRunning(desired: DesiredInstance, seen: InstanceSituation): InstanceAction {
   const { count, grace_seconds: graceSeconds } = desired.reboots
-  return count > seen.reboots ? { kind: 'reboot', count, graceSeconds } : { kind: 'none' }
+  if (count > seen.reboots) return { kind: 'reboot', count, graceSeconds }
+  return seen.nic_current ? { kind: 'none' } : { kind: 'network' }
 }
 
 function planAbsent(desired: DesiredInstance, seen: InstanceSituation, nowMs: number): InstanceAction {

@@ -9,16 +9,7 @@ import type {
 } from '@berth/contract/host.ts'
 
 import type { CatalogueImage } from '@berth/contract/images.ts'
-
-/** The network card of an instance, as its VPC's namespace has to know it. */
-export interface Nic {
-  tap: string
-  mac: string
-  ip: string
-  gateway: string
-  hostname: string
-  uid: number
-}
+import type { Nic } from './nic.ts'
 
 /**
  * What the agent knows of an instance, kept in the ledger: written before and after each act, so that an agent that was
@@ -88,6 +79,14 @@ export function newRecord(id: string, slot: number, vpcId: string): InstanceReco
     netns: '',
     nic: null,
   }
+}
+
+/** A record with what versions before this one did not write. */
+export function upgradeRecord(record: InstanceRecord): InstanceRecord {
+  if (record.nic !== null) {
+    record.nic = { ...{ security_groups: [], public_ip: '', bandwidth_mbps: 0 }, ...record.nic }
+  }
+  return record
 }
 
 function guestWentOffEarlier(record: InstanceRecord): boolean {

@@ -12,6 +12,7 @@ import { InstanceShutdown } from './instance-shutdown.ts'
 import { InstanceSteps, stepError } from './instance-steps.ts'
 import { LedgerUnavailable } from './ledger.ts'
 import type { AgentMetrics } from './metrics.ts'
+import { isCurrent } from './nic.ts'
 import { SerialFollower } from './serial-follower.ts'
 import type { Timers } from './timers.ts'
 
@@ -255,6 +256,7 @@ export class InstanceWorker {
       reboots: record.reboots,
       failed_generation: record.failure === null ? null : record.seen_generation,
       restart_not_before: record.restart_not_before,
+      nic_current: record.nic === null || isCurrent(record.nic, this.#intent.instance),
       longest_pause_ms: crash.firstPauseMs * 2 ** crash.maxQuickDeaths,
     } as const
   }
@@ -288,6 +290,8 @@ export class InstanceWorker {
       case 'reboot':
         this.record.reboots = action.count // saved by the shutdown before it acts: at most once
         return this.#shutdown()
+      case 'network':
+        return this.#changeNetwork()
       case 'quit':
         return this.#quitAfterGuestOff()
       case 'remove':
@@ -353,6 +357,21 @@ export class InstanceWorker {
       this.#log.error({ err: error }, 'the instance cannot be started')
       this.#progress.failed(stepError(error, 'boot'))
     }
+  }
+
+  /** Have the network card of a running machine as it is asked for by now. */
+  async #changeNetwork(): Promise<void> {
+    const { instance } = this.#intent
+    const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
+    this.#abort = new AbortController()
+    const { nic } = await this.#calls.run({
+      name: 'network',
+      timeoutMs: this.#env.settings.deadlinesMs.network,
+      signal: AbortSignal.any([this.#abort.signal, this.#stopping.signal]),
+      work: (signal) => this.#env.driver.ensureNetwork(instance, network, this.record.slot, { signal }),
+    })
+    this.record.nic = nic
+    this.#progress.save()
   }
 
   /** Power button, then time for the guest, then the end of the process. */

@@ -1,7 +1,7 @@
 import { Desired } from '@berth/contract/host.ts'
 import SqliteDatabase from 'better-sqlite3'
 import Value from 'typebox/value'
-import type { InstanceRecord } from './instance-record.ts'
+import { type InstanceRecord, upgradeRecord } from './instance-record.ts'
 
 /** The ledger cannot be written, for the most part because its disk is full. Nothing was stored; it passes. */
 export class LedgerUnavailable extends Error {
@@ -36,11 +36,14 @@ export class Ledger {
     this.#setMeta = this.#db.prepare('insert or replace into meta (key, value) values (?, ?)')
   }
 
-  /** The last desired state, or null when none was heard or it is of another version of Berth. */
+  /**
+   * The last desired state, or null when none was heard or it is of another version of Berth. Fields that an earlier
+   * version did not have yet get their defaults.
+   */
   loadDesired(): Desired | null {
     const text = this.#getMeta('desired')
     if (text === null) return null
-    const desired: unknown = JSON.parse(text)
+    const desired: unknown = Value.Default(Desired, JSON.parse(text))
     return Value.Check(Desired, desired) ? desired : null
   }
 
@@ -67,7 +70,7 @@ export class Ledger {
 
   loadRecords(): InstanceRecord[] {
     const rows = this.#db.prepare<[], { record: string }>('select record from instances order by id').all()
-    return rows.map((row) => JSON.parse(row.record))
+    return rows.map((row) => upgradeRecord(JSON.parse(row.record)))
   }
 
   /** Throws LedgerUnavailable. */

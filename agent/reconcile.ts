@@ -100,6 +100,7 @@ export class Reconciler {
   }
 
   #distribute(desired: Desired): void {
+    this.#options.driver.applyNetworks(desired)
     for (const instance of desired.instances) {
       const intent = intentOf(desired, instance)
       const worker = this.#workers.get(instance.id)

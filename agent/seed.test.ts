@@ -2,30 +2,20 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { DesiredInstance } from '@berth/contract/host.ts'
 import { expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { expectGolden } from '../test/golden.ts'
 import { renderSeed, renderVendorData, writeSeed } from './seed.ts'
+import { desiredInstance } from './testing/desired-instance.ts'
 
-const instance: DesiredInstance = {
+const instance = desiredInstance({
   id: 'inst-01m857kf7c8a5rzsw9t7',
-  generation: 1,
-  power: 'running',
-  grace_seconds: 60,
-  reboots: { count: 0, grace_seconds: 60 },
   hostname: 'web-server-01',
-  image_id: 'micro',
-  vcpus: 1,
-  memory_mb: 256,
-  disk_gb: 2,
-  vpc_id: 'vpc-abc123',
-  subnet_id: 'subnet-def456',
   private_ip: '10.0.1.4',
   mac: '06:12:34:56:12:34',
   ssh_public_keys: [`ssh-rsa ${'A'.repeat(700)} long@example`, 'ssh-ed25519 AAAA: #not a comment'],
   user_data: Buffer.from('#!/bin/sh\nexit 0\n').toString('base64'),
-}
+})
 const network = { prefixLength: 24, gateway: '10.0.1.1' }
 const yaml = (text: string) => parse(text, { version: '1.1' })
 

@@ -66,11 +66,14 @@ async function prepareDisk(directory: string): Promise<void> {
     subnet_id: 'subnet-bench',
     private_ip: '10.0.1.4',
     mac,
+    security_groups: [],
+    public_ip: '',
+    bandwidth_mbps: 0,
     ssh_public_keys: [],
     user_data: '',
   } as const
   const seed = renderSeed(
-    { ...about, ssh_public_keys: [] },
+    { ...about, security_groups: [], ssh_public_keys: [] },
     { prefixLength: 24, gateway: '10.0.1.1' },
     { network: 'static' },
     '',

@@ -24,6 +24,21 @@ export function tapName(installation: string, instanceId: string): string {
   return `vt${digest(installation, instanceId)}`
 }
 
+/** Name of the host's end of a VPC's uplink: 14 characters. */
+export function uplinkName(installation: string, vpcId: string): string {
+  return `vu${digest(installation, vpcId)}`
+}
+
+/** Name of the nftables table that an installation has in the host's own network namespace. */
+export function hostTableName(installation: string): string {
+  return `berth_${installation}`
+}
+
+/** What stands for a security group in the names of nftables chains and sets: 12 characters; ids are not for that. */
+export function groupKey(groupId: string): string {
+  return digest('security group', groupId)
+}
+
 /** The UUID QEMU is started with for an instance; adoption asks for it over QMP (RFC 9562, version 8). */
 export function instanceUuid(installation: string, instanceId: string): string {
   const bytes = createHash('sha256').update(`uuid\0${installation}\0${instanceId}`).digest().subarray(0, 16)

@@ -2,6 +2,7 @@ import Type, { type Static } from 'typebox'
 import { chosenIdPattern, generatedIdPattern } from './ids.ts'
 import { CatalogueImage, HostImage, ImageId } from './images.ts'
 import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from './instances.ts'
+import { PolicyGroup } from './network-policy.ts'
 import { stepNames, stepStatuses } from './operations.ts'
 import { oneOf, strict } from './schema.ts'
 
@@ -52,6 +53,18 @@ export const DesiredInstance = Type.Object(
     subnet_id: SubnetId,
     private_ip: Ipv4,
     mac: Mac,
+    security_groups: Type.Array(Type.String({ pattern: chosenIdPattern('sg') }), {
+      maxItems: 64,
+      default: [],
+      description: 'Ids of those in `Desired.security_groups` that filter its packets; none lets nothing pass',
+    }),
+    public_ip: Type.Union([Type.Literal(''), Ipv4], { default: '', description: '"" for none' }),
+    bandwidth_mbps: Type.Integer({
+      minimum: 0,
+      maximum: 1_000_000,
+      default: 0,
+      description: 'Mbit/s in each direction; 0 is unlimited',
+    }),
     ssh_public_keys: Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 64 }),
     user_data: Type.String({ description: 'base64' }),
   },
@@ -74,6 +87,7 @@ export const Desired = Type.Object(
     revision: Count,
     instances: Type.Array(DesiredInstance),
     networks: Type.Array(DesiredNetwork),
+    security_groups: Type.Array(PolicyGroup, { default: [], description: 'All that these instances carry' }),
     images: Type.Array(CatalogueImage),
   },
   strict,

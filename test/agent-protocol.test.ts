@@ -201,6 +201,9 @@ describe('the desired state', () => {
         subnet_id: 'subnet-def456',
         private_ip: '10.0.1.4',
         mac: expect.stringMatching(/^06(:[0-9a-f]{2}){5}$/),
+        security_groups: ['sg-default'],
+        public_ip: '',
+        bandwidth_mbps: 1000,
         ssh_public_keys: [expect.stringMatching(/^ssh-ed25519 /)],
         user_data: '',
       },
@@ -212,6 +215,15 @@ describe('the desired state', () => {
         subnets: [{ id: 'subnet-def456', cidr: '10.0.1.0/24', gateway: '10.0.1.1' }],
       },
     ])
+    expect(body.security_groups).toEqual([
+      {
+        id: 'sg-default',
+        rules: [
+          { direction: 'ingress', protocol: 'any', ports: null, remote: { security_group: 'sg-default' } },
+          { direction: 'egress', protocol: 'any', ports: null, remote: { cidr: '0.0.0.0/0' } },
+        ],
+      },
+    ])
     expect(body.images.map((image) => image.id)).toEqual(['micro'])
     const other = await stack.agentApi<Desired>(
       'GET',
@@ -220,6 +232,20 @@ describe('the desired state', () => {
       stack.otherHost.credential,
     )
     expect(other.body.instances).toEqual([])
+  })
+
+  test('is new when a group that an instance carries gets other rules, and only then', async () => {
+    await using stack = await startStack()
+    await stack.createReady({ security_groups: ['sg-web'] })
+    const read = async () => (await stack.agentApi<Desired>('GET', '/v1/agent/desired?since=0')).body
+    const before = await read()
+    await stack.api('PATCH', '/v1/security-groups/sg-ssh', { spec: { rules: [] } })
+    await stack.api('PATCH', '/v1/security-groups/sg-web', { spec: { description: 'other words' } })
+    expect((await read()).revision).toBe(before.revision)
+    await stack.api('PATCH', '/v1/security-groups/sg-web', { spec: { rules: [] } })
+    const after = await read()
+    expect(after.revision).toBeGreaterThan(before.revision)
+    expect(after.security_groups).toEqual([{ id: 'sg-web', rules: [] }])
   })
 
   test('leaves out what was removed', async () => {

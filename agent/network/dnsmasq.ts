@@ -3,7 +3,7 @@ import { chmod, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/pr
 import { join } from 'node:path'
 import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { Address4 } from 'ip-address'
-import type { Nic } from '../instance-record.ts'
+import type { Nic } from '../nic.ts'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../process.ts'
 import { tapMtu } from './names.ts'
 import { inNamespace } from './namespace.ts'

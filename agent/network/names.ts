@@ -6,3 +6,9 @@ export const gatewayMac = '02:00:00:00:00:01'
 
 /** Address of services inside every namespace (metadata, RFC 3927 link-local). */
 export const serviceAddress = '169.254.169.254'
+
+/** Name of a namespace's end of its uplink; the host's end is named after the VPC (contract/host-names.ts). */
+export const uplinkInside = 'up0'
+
+/** Shared address space (RFC 6598), out of which each uplink gets a pair. */
+export const uplinkRange = '100.64.0.0/10'

@@ -1,7 +1,7 @@
 import { access, mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CommandError, type CommandOptions, runCommand } from '../run-command.ts'
-import { serviceAddress } from './names.ts'
+import { isPlanned, type RulesetNames } from './ruleset.ts'
 
 /** Commands end early with the signal. */
 type Abortable = Pick<CommandOptions, 'signal'>
@@ -29,10 +29,10 @@ async function namespaceExists(name: string): Promise<boolean> {
 }
 
 /**
- * Have the namespace of a VPC: forwarding between taps with proxy ARP, no way out for addresses of the VPC that no
- * instance has, no IPv6. Idempotent; a namespace left half made is finished.
+ * Have a namespace for a VPC: forwarding between taps with proxy ARP, no IPv6, nothing in it yet. Idempotent; one that
+ * was left half made is finished.
  */
-export async function ensureNamespace(name: string, vpcCidr: string, options: Abortable = {}): Promise<void> {
+export async function ensureNamespace(name: string, options: Abortable = {}): Promise<void> {
   if (!(await isNamespace(name))) {
     await removeNamespace(name, options) // a name that was made but not yet bound to a namespace
     await mkdir(namespaceDirectory, { recursive: true })
@@ -49,13 +49,12 @@ export async function ensureNamespace(name: string, vpcCidr: string, options: Ab
     'net.ipv6.conf.default.disable_ipv6=1',
     'net.ipv6.conf.all.disable_ipv6=1',
   ]
+  await setSysctls(name, settings, options)
+}
+
+/** Set kernel parameters of a namespace, each as `name=value`. */
+export async function setSysctls(name: string, settings: readonly string[], options: Abortable = {}): Promise<void> {
   await runCommand([...inNamespace(name), 'sysctl', '-q', '-w', ...settings], options)
-  const lines = [
-    'link set lo up',
-    `addr replace ${serviceAddress}/32 dev lo`,
-    `route replace unreachable ${vpcCidr}`, // unassigned addresses get no proxy-ARP answer
-  ]
-  await ipBatch(name, lines, options)
 }
 
 /** Whether a namespace has this name. `ip netns add` makes a plain file first and binds the namespace to it then. */
@@ -73,15 +72,31 @@ export async function removeNamespace(name: string, options: Abortable = {}): Pr
 
 /** Run ip(8) commands in a namespace, in one process. Stops at the first that fails. */
 export async function ipBatch(namespace: string, lines: readonly string[], options: Abortable = {}): Promise<void> {
-  await runCommand([...inNamespace(namespace), 'ip', '-batch', '-'], { ...options, input: `${lines.join('\n')}\n` })
+  await runCommand(['ip', '-netns', namespace, '-batch', '-'], { ...options, input: `${lines.join('\n')}\n` })
 }
 
 /** Names of the links of a namespace. */
 export async function listLinks(namespace: string, options: Abortable = {}): Promise<string[]> {
-  const { stdout } = await runCommand([...inNamespace(namespace), 'ip', '-json', 'link', 'show'], options)
-  const links: unknown = JSON.parse(stdout === '' ? '[]' : stdout)
-  if (!Array.isArray(links)) return []
-  return links.map((link: unknown) => String(Reflect.get(Object(link), 'ifname')))
+  const { stdout } = await runCommand(['ip', '-netns', namespace, '-json', 'link', 'show'], options)
+  return namesOf(stdout, 'ifname')
+}
+
+/** The names in a JSON list that ip(8) or nft(8) printed, which is empty text for no entry. */
+function namesOf(json: string, field: string): string[] {
+  const entries: unknown = JSON.parse(json === '' ? '[]' : json)
+  return Array.isArray(entries) ? entries.map((entry: unknown) => String(Reflect.get(Object(entry), field))) : []
+}
+
+/** Chains and sets of the table that holds a VPC's rules; empty when there is none. */
+export async function listRuleNames(namespace: string, options: Abortable = {}): Promise<RulesetNames> {
+  const argv = [...inNamespace(namespace), 'nft', '--json', '--terse', 'list', 'ruleset', 'inet']
+  const { stdout } = await runCommand(argv, options)
+  const { nftables } = JSON.parse(stdout) as { nftables: Record<string, { table?: string; name?: string }>[] }
+  const named = (kind: string) =>
+    nftables.flatMap(({ [kind]: object }) =>
+      object?.table === 'vpc' && object.name !== undefined ? [object.name] : [],
+    )
+  return { chains: new Set(named('chain').filter(isPlanned)), sets: new Set(named('set').filter(isPlanned)) }
 }
 
 /** Load a ruleset as one transaction. */

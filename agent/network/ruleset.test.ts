@@ -1,52 +1,83 @@
 import { spawnSync } from 'node:child_process'
+import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import { expect, test } from 'vitest'
 import { expectGolden } from '../../test/golden.ts'
-import type { Nic } from '../instance-record.ts'
-import { renderRuleset } from './ruleset.ts'
+import { testNic } from '../testing/nic.ts'
+import { type RulesetPlan, renderRuleset, rulesetNames } from './ruleset.ts'
 
-const nic = (number: number): Nic => ({
-  tap: `vt00000000000${number}`,
-  mac: `06:00:00:00:00:0${number}`,
-  ip: `10.0.1.${number + 3}`,
-  gateway: '10.0.1.1',
-  hostname: `web-${number}`,
-  uid: 1_900_000_000 + number,
-})
+const anywhere = { cidr: '0.0.0.0/0' }
+const web: PolicyGroup = {
+  id: 'sg-web',
+  rules: [
+    { direction: 'ingress', protocol: 'tcp', ports: { from: 80, to: 80 }, remote: anywhere },
+    { direction: 'ingress', protocol: 'udp', ports: { from: 5000, to: 5010 }, remote: { cidr: '192.0.2.0/24' } },
+    { direction: 'egress', protocol: 'any', ports: null, remote: anywhere },
+  ],
+}
+const database: PolicyGroup = {
+  id: 'sg-db',
+  rules: [
+    { direction: 'ingress', protocol: 'tcp', ports: { from: 5432, to: 5432 }, remote: { security_group: 'sg-web' } },
+    { direction: 'ingress', protocol: 'icmp', ports: null, remote: { security_group: 'sg-ops' } },
+    { direction: 'ingress', protocol: 'tcp', ports: { from: 0, to: 65_535 }, remote: { cidr: '10.9.0.0/16' } },
+    { direction: 'egress', protocol: 'udp', ports: null, remote: { security_group: 'sg-db' } },
+  ],
+}
+const cidr = '10.0.0.0/16'
+const empty: RulesetPlan = { cidr, nics: [], groups: [] }
+const one: RulesetPlan = { cidr, nics: [testNic(1)], groups: [web] }
+const many: RulesetPlan = {
+  cidr,
+  nics: [
+    testNic(1, { public_ip: '203.0.113.7' }),
+    testNic(2, { security_groups: ['sg-db', 'sg-web'], bandwidth_mbps: 2000 }),
+    testNic(3, { security_groups: [], bandwidth_mbps: 0 }),
+    testNic(4, { security_groups: ['sg-unknown'] }),
+  ],
+  groups: [web, database],
+}
 
 test('a VPC without a card lets nothing pass', () => {
-  expectGolden(import.meta.dirname, 'ruleset-empty.nft', renderRuleset([]))
+  expectGolden(import.meta.dirname, 'ruleset-empty.nft', renderRuleset(empty))
 })
 
 test('one card', () => {
-  expectGolden(import.meta.dirname, 'ruleset-one.nft', renderRuleset([nic(1)]))
+  expectGolden(import.meta.dirname, 'ruleset-one.nft', renderRuleset(one))
 })
 
-test('three cards', () => {
-  expectGolden(import.meta.dirname, 'ruleset-three.nft', renderRuleset([nic(1), nic(2), nic(3)]))
+test('cards with several groups, none, unknown ones, public addresses and bandwidths', () => {
+  expectGolden(import.meta.dirname, 'ruleset-many.nft', renderRuleset(many))
 })
 
-test('the order of the cards makes no difference', () => {
-  const cards = [nic(1), nic(2), nic(3)]
-  expect(renderRuleset([nic(3), nic(1), nic(2)])).toBe(renderRuleset(cards))
-  expect(cards.map((card) => card.tap)).toEqual([nic(1).tap, nic(2).tap, nic(3).tap]) // not sorted in place
+test('what an earlier ruleset had and this one has not goes in the same transaction', () => {
+  expectGolden(import.meta.dirname, 'ruleset-shrunk.nft', renderRuleset(one, rulesetNames(many)))
 })
 
-test('every base chain drops by default, and everything is flushed before it is filled', () => {
-  const text = renderRuleset([nic(1)])
-  const hooks = text.split('\n').filter((line) => line.includes('hook'))
-  expect(hooks.length).toBe(5)
-  for (const hook of hooks) expect(hook).toContain('policy drop;')
+test('the order of cards and groups makes no difference', () => {
+  const turned = { ...many, nics: [...many.nics].reverse(), groups: [...many.groups].reverse() }
+  expect(renderRuleset(turned)).toBe(renderRuleset(many))
+})
+
+test('every filtering base chain drops by default, and everything is flushed before it is filled', () => {
+  const text = renderRuleset(many)
+  const filters = text
+    .split('\n')
+    .filter((line) => line.includes('type filter hook') && !line.includes('priority -150'))
+  expect(filters.length).toBe(5)
+  for (const filter of filters) expect(filter).toContain('policy drop;')
   for (const set of text.matchAll(/^add element (\S+ \S+ \S+) /gm)) {
-    expect(text.search(new RegExp(`^flush (set|map) ${set[1]}$`, 'm'))).toBeLessThan(set.index)
-    expect(text.search(new RegExp(`^flush (set|map) ${set[1]}$`, 'm'))).toBeGreaterThan(0)
+    const flush = text.search(new RegExp(`^flush (set|map) ${set[1]}$`, 'm'))
+    expect(flush, set[1]).toBeGreaterThan(0)
+    expect(flush, set[1]).toBeLessThan(set.index)
   }
 })
 
-const nft = (ruleset: string) =>
-  spawnSync('unshare', ['--net', 'nft', '-c', '-f', '-'], { input: ruleset, encoding: 'utf8' })
+const nft = (input: string) => spawnSync('unshare', ['--net', 'nft', '-f', '-'], { input, encoding: 'utf8' })
 
-test.skipIf(nft('').status !== 0)('nft reads it', () => {
-  for (const cards of [[], [nic(1)], [nic(1), nic(2), nic(3)]]) {
-    expect(nft(renderRuleset(cards))).toMatchObject({ status: 0, stderr: '' })
-  }
+test.skipIf(nft('').status !== 0)('nft loads it, also over another one and over itself', () => {
+  const steps: [RulesetPlan, RulesetPlan?][] = [[empty], [many, empty], [many, many], [one, many], [empty, one]]
+  // one transaction: each step is what the kernel is left with by the one before
+  const script = steps.map(([plan, before]) => renderRuleset(plan, before && rulesetNames(before))).join('')
+  const { status, stderr } = nft(script)
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
 })

@@ -1,20 +1,192 @@
-import type { Nic } from '../instance-record.ts'
+import { groupKey } from '@berth/contract/host-names.ts'
+import type { PolicyGroup, PolicyRule } from '@berth/contract/network-policy.ts'
+import type { Nic } from '../nic.ts'
+import { serviceAddress, uplinkInside } from './names.ts'
+
+/** What the ruleset of a VPC's namespace is made from. */
+export interface RulesetPlan {
+  /** The VPC's own network. */
+  cidr: string
+  nics: readonly Nic[]
+  /** The groups that the cards carry; a group that is not here lets nothing pass. */
+  groups: readonly PolicyGroup[]
+}
+
+/** Chains and sets of a ruleset whose names depend on cards, groups and bandwidths. */
+export interface RulesetNames {
+  chains: ReadonlySet<string>
+  sets: ReadonlySet<string>
+}
+
+/** Connections that an instance may have open in each direction: a guest must not fill the table of its neighbours. */
+export const mostConnections = 8192
+
+/** Packets a second that a guest may send to the services of its namespace (DNS, DHCP, metadata, ping). */
+export const servicePacketsPerSecond = 1000
 
 /**
- * The whole nftables ruleset of a VPC's namespace, from the cards attached there. Loaded as one transaction: sets and
- * chains are declared (which keeps those that exist), emptied and filled again, so no packet is lost and a failing load
- * changes nothing. Sorted, so equal input gives equal text. All values come from our own patterns (tap names, MACs,
- * IPv4 addresses). Pure.
+ * The whole nftables ruleset of a VPC's namespace. Loaded as one transaction: sets and chains are declared (which keeps
+ * those that exist), emptied and filled again, so no packet is lost and a failing load changes nothing; `stale` names
+ * what earlier rulesets had and this one has not, which goes in the same transaction. Sorted, so equal input gives equal
+ * text. All values come from our own patterns (tap names, MACs, addresses, ids); names and descriptions are not in the
+ * input. Pure.
  *
- * A packet of an instance passes `antispoof` (its own tap, MAC and address or nothing), then `fwd_out` by the verdict of
- * the tap it came from, then `fwd_in` by the verdict of the tap it goes to. Security groups will hang their chains on
- * these two maps; until then both let everything inside the VPC pass.
+ * A packet that opens a connection passes `antispoof` (its own tap, MAC and address or nothing), then `fwd_out` by the
+ * groups of the tap it came from, then `fwd_in` by the groups of the tap it goes to: two chains, because `accept` ends
+ * only one. Answers are taken in both by their connection, so a rule that goes cuts what it had let through.
  */
-export function renderRuleset(nics: readonly Nic[]): string {
-  const sorted = [...nics].sort((a, b) => (a.tap < b.tap ? -1 : 1))
-  const bind = sorted.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`)
-  const bindMac = sorted.map((nic) => `"${nic.tap}" . ${nic.mac}`)
-  const verdicts = sorted.map((nic) => `"${nic.tap}" : accept`)
+export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames): string {
+  const nics = sorted(plan.nics)
+  const names = rulesetNames(plan)
+  const members = membersOf(nics)
+  const groups = carriedGroups(plan)
+  const rates = distinctRates(nics)
+  const withPublic = nics.filter((nic) => nic.public_ip !== '')
+  return [
+    declarations(names, rates),
+    'flush table arp vpc',
+    'flush set arp vpc bind',
+    'flush table inet vpc',
+    ...['bind', 'bindmac', ...groupSets(plan)].map((set) => `flush set inet vpc ${set}`),
+    ...['vm_in', 'vm_out', 'rates', 'public_in', 'public_out'].map((map) => `flush map inet vpc ${map}`),
+    ...[...stale.chains].filter((chain) => !names.chains.has(chain)).map((chain) => `delete chain inet vpc ${chain}`),
+    ...[...stale.sets].filter((set) => !names.sets.has(set)).map((set) => `delete set inet vpc ${set}`),
+    ...elements(
+      'arp vpc bind',
+      nics.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`),
+    ),
+    ...elements(
+      'inet vpc bind',
+      nics.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`),
+    ),
+    ...elements(
+      'inet vpc bindmac',
+      nics.map((nic) => `"${nic.tap}" . ${nic.mac}`),
+    ),
+    ...[...members].flatMap(([group, addresses]) => elements(`inet vpc ${memberSet(group)}`, addresses)),
+    ...elements(
+      'inet vpc rates',
+      nics.filter((nic) => nic.bandwidth_mbps > 0).map((nic) => `"${nic.tap}" : jump ${rateChain(nic.bandwidth_mbps)}`),
+    ),
+    ...elements(
+      'inet vpc public_in',
+      withPublic.map((nic) => `${nic.public_ip} : ${nic.ip}`),
+    ),
+    ...elements(
+      'inet vpc public_out',
+      withPublic.map((nic) => `${nic.ip} : ${nic.public_ip}`),
+    ),
+    baseRules(plan.cidr),
+    chains([
+      ...rates.map((rate): Chain => [rateChain(rate), [rateRule(rate)]]),
+      ...groups.flatMap((group): Chain[] => [
+        [ingressChain(group.id), directionRules(group, 'ingress')],
+        [egressChain(group.id), directionRules(group, 'egress')],
+      ]),
+      ...nics.flatMap((nic): Chain[] => [
+        [`in_${nic.tap}`, [...jumps(nic, plan, ingressChain), 'drop']],
+        [`out_${nic.tap}`, [...jumps(nic, plan, egressChain), 'drop']],
+      ]),
+    ]),
+    ...elements(
+      'inet vpc vm_in',
+      nics.map((nic) => `"${nic.tap}" : jump in_${nic.tap}`),
+    ),
+    ...elements(
+      'inet vpc vm_out',
+      nics.map((nic) => `"${nic.tap}" : jump out_${nic.tap}`),
+    ),
+    '',
+  ].join('\n')
+}
+
+const noNames: RulesetNames = { chains: new Set(), sets: new Set() }
+
+/** Which chains and sets the ruleset of a plan has besides those that every ruleset has. Pure. */
+export function rulesetNames(plan: RulesetPlan): RulesetNames {
+  const rates = distinctRates(plan.nics)
+  return {
+    chains: new Set([
+      ...sorted(plan.nics).flatMap(({ tap }) => [`in_${tap}`, `out_${tap}`]),
+      ...carriedGroups(plan).flatMap(({ id }) => [ingressChain(id), egressChain(id)]),
+      ...rates.map(rateChain),
+    ]),
+    sets: new Set([...groupSets(plan), ...rates.map(rateSet)]),
+  }
+}
+
+/** Whether a chain or set of a namespace is one of those whose names depend on the plan. */
+export function isPlanned(name: string): boolean {
+  return /^(?:in_|out_|sgi_|sgo_|sgm_|rate_|spent_)/.test(name)
+}
+
+const ingressChain = (group: string) => `sgi_${groupKey(group)}`
+const egressChain = (group: string) => `sgo_${groupKey(group)}`
+const memberSet = (group: string) => `sgm_${groupKey(group)}`
+const rateChain = (mbps: number) => `rate_${mbps}`
+const rateSet = (mbps: number) => `spent_${mbps}`
+
+function sorted(nics: readonly Nic[]): Nic[] {
+  return [...nics].sort((a, b) => (a.tap < b.tap ? -1 : 1))
+}
+
+/** The known groups that a card carries, by id. */
+function carriedGroups({ nics, groups }: RulesetPlan): PolicyGroup[] {
+  const carried = new Set(nics.flatMap((nic) => nic.security_groups))
+  return groups.filter(({ id }) => carried.has(id)).sort((a, b) => (a.id < b.id ? -1 : 1))
+}
+
+/** A set of members for each group that a card carries or that a rule names. */
+function groupSets(plan: RulesetPlan): string[] {
+  const named = carriedGroups(plan).flatMap(({ rules }) =>
+    rules.flatMap(({ remote }) => ('security_group' in remote ? [remote.security_group] : [])),
+  )
+  const all = new Set([...plan.nics.flatMap((nic) => nic.security_groups), ...named])
+  return [...all].sort().map(memberSet)
+}
+
+function membersOf(nics: readonly Nic[]): Map<string, string[]> {
+  const members = new Map<string, string[]>()
+  for (const nic of nics) {
+    for (const group of nic.security_groups) members.set(group, [...(members.get(group) ?? []), nic.ip])
+  }
+  return new Map([...members].sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+function distinctRates(nics: readonly Nic[]): number[] {
+  return [...new Set(nics.map((nic) => nic.bandwidth_mbps))].filter((mbps) => mbps > 0).sort((a, b) => a - b)
+}
+
+function jumps(nic: Nic, plan: RulesetPlan, chainOf: (group: string) => string): string[] {
+  const known = new Set(plan.groups.map(({ id }) => id))
+  return nic.security_groups.filter((id) => known.has(id)).map((id) => `jump ${chainOf(id)} comment "${id}"`)
+}
+
+function directionRules(group: PolicyGroup, direction: PolicyRule['direction']): string[] {
+  return group.rules.filter((rule) => rule.direction === direction).map(renderRule)
+}
+
+/** One rule of a group: what it matches, then `accept`. */
+function renderRule({ direction, protocol, ports, remote }: PolicyRule): string {
+  const side = direction === 'ingress' ? 'saddr' : 'daddr'
+  const matches: string[] = []
+  if (protocol !== 'any') {
+    const transport = protocol !== 'icmp' && ports !== null && !(ports.from === 0 && ports.to === 65_535)
+    if (!transport) matches.push(`meta l4proto ${protocol}`)
+    else matches.push(`${protocol} dport ${ports.from === ports.to ? ports.from : `${ports.from}-${ports.to}`}`)
+  }
+  if ('security_group' in remote) matches.push(`ip ${side} @${memberSet(remote.security_group)}`)
+  else if (remote.cidr !== '0.0.0.0/0') matches.push(`ip ${side} ${remote.cidr}`)
+  return [...matches, 'accept'].join(' ')
+}
+
+/** What a guest sends above its bandwidth is dropped; a tenth of a second's worth may come at once. */
+function rateRule(mbps: number): string {
+  const bytes = mbps * 125_000
+  return `update @${rateSet(mbps)} { iifname limit rate over ${bytes} bytes/second burst ${bytes / 10} bytes } drop`
+}
+
+function declarations({ chains: named, sets }: RulesetNames, rates: readonly number[]): string {
   return `table arp vpc {
   set bind { type ifname . ether_addr . ipv4_addr; }
   chain input { type filter hook input priority 0; policy drop; }
@@ -22,56 +194,94 @@ export function renderRuleset(nics: readonly Nic[]): string {
 table inet vpc {
   set bind { type ifname . ether_addr . ipv4_addr; }
   set bindmac { type ifname . ether_addr; }
+  set asked { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }
+  set opened { type ipv4_addr; flags dynamic; size 65535; }
+  set taken { type ipv4_addr; flags dynamic; size 65535; }
   map vm_in { type ifname : verdict; }
   map vm_out { type ifname : verdict; }
-  chain antispoof { type filter hook prerouting priority raw; policy drop; }
+  map rates { type ifname : verdict; }
+  map public_in { type ipv4_addr : ipv4_addr; }
+  map public_out { type ipv4_addr : ipv4_addr; }
+${[...sets]
+  .filter((set) => set.startsWith('sgm_'))
+  .map((set) => `  set ${set} { type ipv4_addr; }\n`)
+  .join('')}${rates
+  .map((rate) => `  set ${rateSet(rate)} { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }\n`)
+  .join('')}  chain antispoof { type filter hook prerouting priority raw; policy drop; }
   chain input { type filter hook input priority 0; policy drop; }
   chain fwd_out { type filter hook forward priority 0; policy drop; }
   chain fwd_in { type filter hook forward priority 10; policy drop; }
+  chain mss { type filter hook forward priority -150; policy accept; }
+  chain nat_pre { type nat hook prerouting priority dstnat; policy accept; }
+  chain nat_post { type nat hook postrouting priority srcnat; policy accept; }
+${[...named].map((chain) => `  chain ${chain} { }\n`).join('')}}`
 }
-flush table arp vpc
-flush set arp vpc bind
-flush table inet vpc
-flush set inet vpc bind
-flush set inet vpc bindmac
-flush map inet vpc vm_in
-flush map inet vpc vm_out
-${elements('arp vpc bind', bind)}${elements('inet vpc bind', bind)}${elements('inet vpc bindmac', bindMac)}${elements(
-  'inet vpc vm_in',
-  verdicts,
-)}${elements('inet vpc vm_out', verdicts)}table arp vpc {
+
+/** The rules that no card or group changes. */
+function baseRules(cidr: string): string {
+  return `table arp vpc {
   chain input {
+    iifname "${uplinkInside}" accept
     iifname . arp saddr ether . arp saddr ip @bind accept
   }
 }
 table inet vpc {
   chain antispoof {
     iifname "lo" accept
+    iifname "${uplinkInside}" ip saddr ${cidr} drop
+    iifname "${uplinkInside}" accept
+    iifname vmap @rates
     iifname . ether saddr . ip saddr @bind accept
     iifname . ether saddr @bindmac ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept
   }
   chain input {
     iifname "lo" accept
-    ct state established,related accept
+    ct state established,related ct direction reply accept
+    iifname "${uplinkInside}" drop
+    update @asked { iifname limit rate over ${servicePacketsPerSecond}/second burst ${servicePacketsPerSecond} packets } drop
+    ct state established accept
+    add @opened { ip saddr ct count over ${mostConnections} } drop
     meta l4proto { tcp, udp } th dport 53 accept
     udp dport 67 accept
+    ip daddr ${serviceAddress} tcp dport 80 accept
     icmp type echo-request accept
   }
   chain fwd_out {
     ct state invalid drop
     ct state established ct direction reply accept
     ct state related accept
+    iifname "${uplinkInside}" accept
+    ct state new add @opened { ip saddr ct count over ${mostConnections} } drop
     iifname vmap @vm_out
   }
   chain fwd_in {
     ct state established ct direction reply accept
     ct state related accept
+    oifname "${uplinkInside}" ip saddr ${cidr} accept
+    ct state new add @taken { ip daddr ct count over ${mostConnections} } drop
     oifname vmap @vm_in
   }
-}
-`
+  chain mss {
+    tcp flags syn tcp option maxseg size set rt mtu
+  }
+  chain nat_pre {
+    dnat ip to ip daddr map @public_in
+  }
+  chain nat_post {
+    oifname "${uplinkInside}" snat ip to ip saddr map @public_out
+    oifname "${uplinkInside}" masquerade
+    ct status dnat snat ip to ip saddr map @public_out
+  }
+}`
 }
 
-function elements(set: string, values: readonly string[]): string {
-  return values.length === 0 ? '' : `add element ${set} { ${values.join(', ')} }\n`
+type Chain = [name: string, rules: readonly string[]]
+
+function chains(all: readonly Chain[]): string {
+  const bodies = all.map(([name, rules]) => `  chain ${name} {\n${rules.map((rule) => `    ${rule}\n`).join('')}  }\n`)
+  return `table inet vpc {\n${bodies.join('')}}`
+}
+
+function elements(set: string, values: readonly string[]): string[] {
+  return values.length === 0 ? [] : [`add element ${set} { ${values.join(', ')} }`]
 }

@@ -1,27 +1,43 @@
-import type { Nic } from '../instance-record.ts'
+import type { Nic } from '../nic.ts'
 import { runCommand } from '../run-command.ts'
 import { gatewayMac, tapMtu } from './names.ts'
-import { inNamespace, ipBatch, listLinks } from './namespace.ts'
+import { ipBatch, listLinks } from './namespace.ts'
+
+/** Bytes that may pass a tap at once above its bandwidth: a hundredth of a second's worth, one large segment at least. */
+const burstBytes = (mbps: number) => Math.max(131_072, mbps * 1250)
+
+/** Time a packet to a guest may wait for its bandwidth before it is dropped. */
+const longestQueue = '50ms'
 
 /**
- * Have the tap of an instance: owned by the uid of its VMM, the gateway's address on it, the route and the neighbour
- * entry of its one guest. Idempotent.
+ * ip(8) commands that make a tap what its card says, whatever of it is there: owned by the uid of its VMM, the gateway's
+ * address on it, the route and the neighbour entry of its one guest. `exists` tells whether the link does. Pure.
  */
-export async function ensureTap(namespace: string, nic: Nic, options: { signal?: AbortSignal } = {}): Promise<void> {
-  const exists = (await listLinks(namespace, options)).includes(nic.tap)
-  const lines = [
+export function renderTapLines(nic: Nic, exists: boolean): string[] {
+  return [
     ...(exists ? [] : [`tuntap add dev ${nic.tap} mode tap vnet_hdr user ${nic.uid}`]),
     `link set ${nic.tap} address ${gatewayMac} mtu ${tapMtu} up`,
     `addr replace ${nic.gateway}/32 dev ${nic.tap}`,
     `route replace ${nic.ip}/32 dev ${nic.tap}`,
     `neigh replace ${nic.ip} lladdr ${nic.mac} dev ${nic.tap} nud permanent`,
+    // the default delays the first proxy-ARP answer by up to 0.8 s, and there is no default of a namespace to set
+    `ntable change name arp_cache dev ${nic.tap} proxy_delay 0`,
   ]
-  await ipBatch(namespace, lines, options)
-  // the default delays the first proxy-ARP answer by up to 0.8 s
-  await runCommand(
-    [...inNamespace(namespace), 'sysctl', '-q', '-w', `net.ipv4.neigh.${nic.tap}.proxy_delay=0`],
-    options,
-  )
+}
+
+/** The tc(8) command that gives a tap its bandwidth towards the guest, or takes the limit away. Pure. */
+export function renderShapingLine({ tap, bandwidth_mbps: mbps }: Nic): string {
+  // pfifo_fast is what a tap starts with
+  if (mbps === 0) return `qdisc replace dev ${tap} root pfifo_fast`
+  return `qdisc replace dev ${tap} root tbf rate ${mbps}mbit burst ${burstBytes(mbps)} latency ${longestQueue}`
+}
+
+/** Have the tap of an instance. Idempotent. */
+export async function ensureTap(namespace: string, nic: Nic, options: { signal?: AbortSignal } = {}): Promise<void> {
+  const exists = (await listLinks(namespace, options)).includes(nic.tap)
+  await ipBatch(namespace, renderTapLines(nic, exists), options)
+  const shaping = { ...options, input: `${renderShapingLine(nic)}\n` }
+  await runCommand(['tc', '-netns', namespace, '-batch', '-'], shaping)
 }
 
 /** Remove a tap with its address, route and neighbour entry. Idempotent. */

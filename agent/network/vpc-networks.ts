@@ -1,70 +1,135 @@
 import { join } from 'node:path'
-import type { DesiredNetwork } from '@berth/contract/host.ts'
+import type { Desired, DesiredNetwork } from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
-import type { Nic } from '../instance-record.ts'
+import type { PolicyGroup } from '@berth/contract/network-policy.ts'
+import type { Logger } from 'pino'
+import type { Nic } from '../nic.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { ensureDnsmasq, removeDnsmasq, updateGuests } from './dnsmasq.ts'
-import { ensureNamespace, forgetConnections, isNamespace, loadRuleset, removeNamespace } from './namespace.ts'
-import { renderRuleset } from './ruleset.ts'
+import { serviceAddress, uplinkInside } from './names.ts'
+import {
+  ensureNamespace,
+  forgetConnections,
+  ipBatch,
+  isNamespace,
+  listRuleNames,
+  loadRuleset,
+  removeNamespace,
+  setSysctls,
+} from './namespace.ts'
+import { type RulesetNames, renderRuleset, rulesetNames } from './ruleset.ts'
 import { ensureTap, removeTap } from './taps.ts'
+import { Uplinks } from './uplinks.ts'
 
 interface VpcState {
+  /** The VPC's own network; null until it was heard of. */
+  network: DesiredNetwork | null
   nics: Map<string, Nic>
+  /** Namespace, uplink and DNS were made or looked at by this run of the agent. */
+  prepared: boolean
+  /** Ruleset that was loaded last, and the names that may be in the kernel; null when that has to be looked at. */
+  ruleset: string | null
+  names: RulesetNames | null
   /** Changes of one VPC happen one after the other. */
   queue: Promise<unknown>
 }
 
+interface Abortable {
+  signal: AbortSignal
+}
+
+export interface VpcNetworksOptions {
+  installation: string
+  /** `/run/berth/<installation>`. */
+  runtimeDirectory: string
+  /** Interface that answers for public addresses; null when only this host reaches them. */
+  announceOn: string | null
+  log: Logger
+}
+
 /**
- * The VPCs of this host: a namespace each while it has an instance, its ruleset and dnsmasq rendered whole from the
- * cards attached to it and applied in one go.
+ * The VPCs of this host: a namespace each while it has an instance, with an uplink to the host, its ruleset and dnsmasq
+ * rendered whole from the cards attached to it and applied in one go.
  */
 export class VpcNetworks {
-  readonly #installation: string
-  readonly #runtimeDirectory: string
+  readonly #options: VpcNetworksOptions
   readonly #vpcs = new Map<string, VpcState>()
+  readonly #uplinks: Uplinks
+  #groups: readonly PolicyGroup[] = []
 
-  constructor(installation: string, runtimeDirectory: string) {
-    this.#installation = installation
-    this.#runtimeDirectory = runtimeDirectory
+  constructor(options: VpcNetworksOptions) {
+    this.#options = options
+    this.#uplinks = new Uplinks(options.installation, options.announceOn)
   }
 
   namespaceOf(vpcId: string): string {
-    return vpcNamespaceName(this.#installation, vpcId)
+    return vpcNamespaceName(this.#options.installation, vpcId)
   }
 
   /** Note a card that an earlier run of the agent attached, so that the next change of its VPC keeps it. */
   restore(vpcId: string, nic: Nic): void {
-    this.#vpc(vpcId).nics.set(nic.tap, nic)
+    const vpc = this.#vpc(vpcId)
+    vpc.nics.set(nic.tap, nic)
+    this.#uplinks.restore(vpcId, publicAddresses(vpc))
+  }
+
+  /** Take the networks and groups that are desired; where that changes a ruleset it is in force soon after. */
+  apply({ networks, security_groups: groups }: Pick<Desired, 'networks' | 'security_groups'>): void {
+    this.#groups = groups
+    for (const network of networks) this.#vpc(network.vpc_id).network = network
+    for (const [vpcId, vpc] of this.#vpcs) {
+      if (vpc.nics.size === 0 || !this.#rulesDiffer(vpc)) continue
+      const signal = AbortSignal.timeout(30_000)
+      this.#inTurn(vpcId, { signal }, async () => {
+        const namespace = this.namespaceOf(vpcId)
+        if (vpc.nics.size > 0 && (await isNamespace(namespace))) await this.#applyRules(namespace, vpc, { signal })
+      }).catch((error) => this.#options.log.error({ err: error, vpc_id: vpcId }, 'new rules could not be loaded'))
+    }
   }
 
   /** Have a card in its VPC's namespace. Gives the namespace's name. Ends early with the signal, perhaps half made. */
-  attach(network: DesiredNetwork, nic: Nic, options: { signal: AbortSignal }): Promise<string> {
+  attach(network: DesiredNetwork, nic: Nic, options: Abortable): Promise<string> {
     return this.#inTurn(network.vpc_id, options, async (vpc) => {
       const namespace = this.namespaceOf(network.vpc_id)
+      const before = publicAddresses(vpc)
+      vpc.network = network
       vpc.nics.set(nic.tap, nic)
-      await ensureNamespace(namespace, network.cidr, options)
-      await ensureTap(namespace, nic, options)
-      await this.#applyRules(namespace, vpc, options)
+      const prepare = !vpc.prepared || !(await isNamespace(namespace))
+      vpc.prepared = false
+      if (prepare) await this.#prepare(namespace, network, vpc, options)
+      else if (before.join() !== publicAddresses(vpc).join()) {
+        await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
+      }
+      // rules name taps by their names: the two do not wait for each other
+      await Promise.all([ensureTap(namespace, nic, options), this.#applyRules(namespace, vpc, options)])
       options.signal.throwIfAborted()
       await ensureDnsmasq(namespace, this.#directoryOf(namespace), network, [...vpc.nics.values()])
+      vpc.prepared = true
       return namespace
     })
   }
 
   /** Leave nothing of a card; the namespace goes with its last one. Idempotent. Ends early with the signal. */
-  detach(vpcId: string, tap: string, options: { signal: AbortSignal }): Promise<void> {
+  detach(vpcId: string, tap: string, options: Abortable): Promise<void> {
     return this.#inTurn(vpcId, options, async (vpc) => {
       const namespace = this.namespaceOf(vpcId)
       const nic = vpc.nics.get(tap)
       vpc.nics.delete(tap)
       if (vpc.nics.size === 0) {
+        vpc.prepared = false
+        vpc.ruleset = null
+        vpc.names = null
         await removeDnsmasq(this.#directoryOf(namespace))
-        // the tap by itself: somebody's process in the namespace would keep both alive unseen
+        // the links by themselves: somebody's process in the namespace would keep them alive unseen
         if (await isNamespace(namespace)) await removeTap(namespace, tap, options)
+        await this.#uplinks.remove(vpcId, options)
         await removeNamespace(namespace, options)
         return
       }
       if (!(await isNamespace(namespace))) return
+      if (nic !== undefined && nic.public_ip !== '') {
+        await this.#uplinks.ensure(vpcId, namespace, publicAddresses(vpc), options)
+      }
       await this.#applyRules(namespace, vpc, options)
       await removeTap(namespace, tap, options)
       if (nic !== undefined) await forgetConnections(namespace, nic.ip, options)
@@ -72,24 +137,70 @@ export class VpcNetworks {
     })
   }
 
-  async #applyRules(namespace: string, vpc: VpcState, options: { signal: AbortSignal }): Promise<void> {
-    await loadRuleset(namespace, renderRuleset([...vpc.nics.values()]), options)
+  /** Namespace, uplink and the routes between them, before any tap. */
+  async #prepare(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
+    await ensureNamespace(namespace, options)
+    vpc.ruleset = null
+    vpc.names = null
+    const uplink = await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
+    await setSysctls(namespace, [`net.ipv4.conf.${uplinkInside}.proxy_arp=0`], options)
+    const lines = [
+      'link set lo up',
+      `addr replace ${serviceAddress}/32 dev lo`,
+      `addr replace ${uplink.insideAddress}/31 dev ${uplinkInside}`,
+      `link set ${uplinkInside} up`,
+      `route replace default via ${uplink.outsideAddress}`,
+      `route replace unreachable ${network.cidr}`, // unassigned addresses get no proxy-ARP answer, nor do they go out
+    ]
+    await ipBatch(namespace, lines, options)
+  }
+
+  #plan(vpc: VpcState, network: DesiredNetwork) {
+    return { cidr: network.cidr, nics: [...vpc.nics.values()], groups: this.#groups }
+  }
+
+  #rulesDiffer(vpc: VpcState): boolean {
+    return vpc.network !== null && renderRuleset(this.#plan(vpc, vpc.network)) !== vpc.ruleset
+  }
+
+  /** Load the ruleset of a VPC. What cannot be loaded over what was noted is loaded over what is there. */
+  async #applyRules(namespace: string, vpc: VpcState, options: Abortable): Promise<void> {
+    if (vpc.network === null) return
+    const plan = this.#plan(vpc, vpc.network)
+    const noted = vpc.names
+    const before = noted ?? (await listRuleNames(namespace, options))
+    vpc.names = null
+    try {
+      await loadRuleset(namespace, renderRuleset(plan, before), options)
+    } catch (error) {
+      if (noted === null || options.signal.aborted) throw error
+      await loadRuleset(namespace, renderRuleset(plan, await listRuleNames(namespace, options)), options)
+    }
+    vpc.ruleset = renderRuleset(plan)
+    vpc.names = rulesetNames(plan)
   }
 
   #directoryOf(namespace: string): string {
-    return join(this.#runtimeDirectory, namespace)
+    return join(this.#options.runtimeDirectory, namespace)
   }
 
   #vpc(vpcId: string): VpcState {
     const existing = this.#vpcs.get(vpcId)
     if (existing !== undefined) return existing
-    const vpc: VpcState = { nics: new Map(), queue: Promise.resolve() }
+    const vpc: VpcState = {
+      network: null,
+      nics: new Map(),
+      prepared: false,
+      ruleset: null,
+      names: null,
+      queue: Promise.resolve(),
+    }
     this.#vpcs.set(vpcId, vpc)
     return vpc
   }
 
   /** Who has not had its turn when its signal is aborted leaves the queue at once. */
-  #inTurn<T>(vpcId: string, { signal }: { signal: AbortSignal }, work: (vpc: VpcState) => Promise<T>): Promise<T> {
+  #inTurn<T>(vpcId: string, { signal }: Abortable, work: (vpc: VpcState) => Promise<T>): Promise<T> {
     const vpc = this.#vpc(vpcId)
     let begun = false
     const mine = vpc.queue.then(() => {
@@ -103,4 +214,9 @@ export class VpcNetworks {
     )
     return untilAborted(mine, signal).catch((error) => (begun ? mine : Promise.reject(error)))
   }
+}
+
+/** Public addresses of the cards of a VPC, sorted. */
+function publicAddresses(vpc: VpcState): string[] {
+  return [...vpc.nics.values()].flatMap((nic) => (nic.public_ip === '' ? [] : [nic.public_ip])).sort()
 }

@@ -2,7 +2,7 @@ import { type FSWatcher, watch } from 'node:fs'
 import { chmod, mkdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
-import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
+import type { Desired, DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
 import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
@@ -13,8 +13,8 @@ import { type HostDriver, HostError, type Vmm } from '../host-driver.ts'
 import { ImageDownloadError } from '../image-download-error.ts'
 import { imagePath } from '../image-files.ts'
 import type { ImageStore } from '../image-store.ts'
-import type { Nic } from '../instance-record.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
+import { type Nic, nicOf } from '../nic.ts'
 import { killProcess, listProcesses } from '../process.ts'
 import { renderSeed, renderVendorData, writeSeed } from '../seed.ts'
 import { type Accelerator, chooseAccelerator } from './accelerator.ts'
@@ -43,6 +43,8 @@ export interface QemuHostOptions {
   /** `<data>/images`, on the same file system. */
   imagesDirectory: string
   images: ImageStore
+  /** Interface that answers for public addresses; without it only this host reaches them. */
+  announceOn?: string
   log: Logger
 }
 
@@ -62,7 +64,7 @@ export class QemuHost implements HostDriver {
     this.#options = options
     this.accelerator = accelerator
     this.hostBootId = hostBootId
-    this.#networks = new VpcNetworks(options.installation, options.runtimeDirectory)
+    this.#networks = new VpcNetworks({ ...options, announceOn: options.announceOn ?? null })
     this.#vendorData = vendorData
   }
 
@@ -84,6 +86,10 @@ export class QemuHost implements HostDriver {
 
   restore(vpcId: string, nic: Nic): void {
     this.#networks.restore(vpcId, nic)
+  }
+
+  applyNetworks(desired: Pick<Desired, 'networks' | 'security_groups'>): void {
+    this.#networks.apply(desired)
   }
 
   async capacity() {
@@ -159,14 +165,8 @@ export class QemuHost implements HostDriver {
     slot: number,
     { signal }: { signal: AbortSignal },
   ) {
-    const nic: Nic = {
-      tap: tapName(this.#options.installation, instance.id),
-      mac: instance.mac,
-      ip: instance.private_ip,
-      gateway: subnetOf(instance, network).gateway,
-      hostname: instance.hostname,
-      uid: this.#uid(slot),
-    }
+    const { gateway } = subnetOf(instance, network)
+    const nic = nicOf(this.#options.installation, instance, gateway, this.#uid(slot))
     try {
       return { netns: await this.#networks.attach(network, nic, { signal }), nic }
     } catch (error) {

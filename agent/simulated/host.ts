@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
-import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
+import { vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { HostDriver, HostError, Vmm } from '../host-driver.ts'
-import type { Nic } from '../instance-record.ts'
+import { type Nic, nicOf } from '../nic.ts'
 import { pause, systemTimers, type Timers } from '../timers.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { SimulatedVmm } from './vmm.ts'
@@ -61,6 +61,9 @@ export class SimulatedHost implements HostDriver {
   }
 
   restore(): void {}
+
+  /** It has no packets to filter. */
+  applyNetworks(): void {}
 
   async capacity() {
     return this.#options.capacity
@@ -156,14 +159,8 @@ export class SimulatedHost implements HostDriver {
   ) {
     await this.#work('network', signal)
     this.#instance(instance).hasTap = true
-    const nic: Nic = {
-      tap: tapName(installation, instance.id),
-      mac: instance.mac,
-      ip: instance.private_ip,
-      gateway: network.subnets.find((subnet) => subnet.id === instance.subnet_id)?.gateway ?? '',
-      hostname: instance.hostname,
-      uid: slot,
-    }
+    const gateway = network.subnets.find((subnet) => subnet.id === instance.subnet_id)?.gateway ?? ''
+    const nic = nicOf(installation, instance, gateway, slot)
     return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }
   }
 

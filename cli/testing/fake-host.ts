@@ -14,7 +14,7 @@ export class FakeHost {
   #url = ''
   #sequence = 0
   #revision = 0
-  #desired: Desired = { revision: 0, instances: [], networks: [], images: [] }
+  #desired: Desired = { revision: 0, instances: [], networks: [], security_groups: [], images: [] }
 
   constructor(id: string, now: () => number) {
     this.id = id

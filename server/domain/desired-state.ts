@@ -1,8 +1,10 @@
 import type { Desired, DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
+import { type PolicyGroup, policyRule } from '@berth/contract/network-policy.ts'
 import type { Context } from '../context.ts'
 import { getHost } from '../store/hosts.ts'
 import { type HostedInstance, listInstancesOfHost } from '../store/instances.ts'
+import { listSecurityGroupsById } from '../store/security-groups.ts'
 import { listSshKeysById } from '../store/ssh-keys.ts'
 import type { Reader } from '../store/store.ts'
 import { listSubnetsOfVpcs } from '../store/subnets.ts'
@@ -32,13 +34,18 @@ async function snapshot(ctx: Context, db: Reader, hostId: string, revision: numb
   const keys = await listSshKeysById(db, [...new Set(instances.flatMap((instance) => instance.ssh_key_ids))])
   return {
     revision,
-    instances: instances.map((instance) => desiredInstance(instance, (id) => keys.get(id)?.public_key)),
+    instances: instances.map((instance) => desiredInstance(ctx, instance, (id) => keys.get(id)?.public_key)),
     networks: await desiredNetworks(db, new Set(instances.map((instance) => instance.vpc_id))),
+    security_groups: await desiredGroups(db, new Set(instances.flatMap((instance) => instance.security_groups))),
     images: await desiredImages(ctx, db, new Set(instances.map((instance) => instance.image))),
   }
 }
 
-function desiredInstance(instance: HostedInstance, publicKey: (id: string) => string | undefined): DesiredInstance {
+function desiredInstance(
+  ctx: Context,
+  instance: HostedInstance,
+  publicKey: (id: string) => string | undefined,
+): DesiredInstance {
   return {
     id: instance.id,
     operation_id: instance.operation_id,
@@ -55,6 +62,10 @@ function desiredInstance(instance: HostedInstance, publicKey: (id: string) => st
     subnet_id: instance.subnet_id,
     private_ip: instance.private_ip,
     mac: instance.mac,
+    security_groups: instance.security_groups,
+    public_ip: '',
+    // a type that left the catalogue limits nothing: its instances run on
+    bandwidth_mbps: ctx.instanceTypes.get(instance.type)?.spec.bandwidth_mbps ?? 0,
     ssh_public_keys: instance.ssh_key_ids.map(publicKey).filter((key) => key !== undefined),
     user_data: instance.user_data,
   }
@@ -69,6 +80,12 @@ async function desiredNetworks(db: Reader, vpcIds: ReadonlySet<string>): Promise
       .filter((subnet) => subnet.vpc_id === vpc.id)
       .map((subnet) => ({ id: subnet.id, cidr: subnet.cidr, gateway: gatewayOf(subnet.cidr) })),
   }))
+}
+
+/** The rules of these groups, without their words; a group that a rule names is known by its members alone. */
+async function desiredGroups(db: Reader, ids: ReadonlySet<string>): Promise<PolicyGroup[]> {
+  const groups = await listSecurityGroupsById(db, [...ids])
+  return groups.map(({ id, rules }) => ({ id, rules: rules.map(policyRule) }))
 }
 
 async function desiredImages(ctx: Context, db: Reader, ids: ReadonlySet<string>): Promise<CatalogueImage[]> {

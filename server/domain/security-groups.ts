@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { FieldError } from '@berth/contract/errors.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type {
@@ -8,6 +9,7 @@ import type {
 } from '@berth/contract/security-groups.ts'
 import { ApiError, inUse, mostUsers, validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
+import { touchHost } from '../store/hosts.ts'
 import type { Page } from '../store/instance-list.ts'
 import type { ResourceFilter } from '../store/resource-list.ts'
 import {
@@ -17,6 +19,7 @@ import {
   getSecurityGroup,
   insertSecurityGroup,
   listGroupsThatName,
+  listHostsWithSecurityGroup,
   listInstancesWithSecurityGroup,
   listKnownSecurityGroupIds,
   listSecurityGroups,
@@ -90,7 +93,10 @@ export async function readSecurityGroups(ctx: Context, filter: ResourceFilter, p
   return (await listSecurityGroups(ctx.store.read, filter, page)).map(document)
 }
 
-/** Change name, labels, description, or all rules at once. */
+/**
+ * Change name, labels, description, or all rules at once. Hosts that have a member hear of new rules at once; there
+ * they act on the next packet, also of connections that are open.
+ */
 export async function patchSecurityGroup(
   ctx: Context,
   id: string,
@@ -103,6 +109,9 @@ export async function patchSecurityGroup(
     const { description = group.description, rules = group.rules } = body.spec ?? {}
     await checkRules(tx.db, id, rules)
     await updateSecurityGroup(tx, group, { ...patchedMetadata(group, body.metadata), description, rules })
+    if (!isDeepStrictEqual(rules, group.rules)) {
+      for (const host of await listHostsWithSecurityGroup(tx.db, id)) await touchHost(tx, host)
+    }
     return document(await getSecurityGroup(tx.db, id))
   })
 }

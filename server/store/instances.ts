@@ -45,7 +45,7 @@ export async function getInstance(db: Reader, id: string): Promise<StoredInstanc
 export type HostedInstance = Pick<StoredInstance, (typeof hostedColumns)[number]>
 
 const hostedColumns = [
-  ...['id', 'generation', 'desired', 'grace_seconds', 'reboots', 'reboot_grace_seconds', 'name', 'image'],
+  ...['id', 'generation', 'desired', 'grace_seconds', 'reboots', 'reboot_grace_seconds', 'name', 'type', 'image'],
   ...[
     'vcpus',
     'memory_mb',
@@ -54,6 +54,7 @@ const hostedColumns = [
     'subnet_id',
     'private_ip',
     'mac',
+    'security_groups',
     'ssh_key_ids',
     'user_data',
     'operation_id',
@@ -74,6 +75,7 @@ export async function listInstancesOfHost(db: Reader, hostId: string): Promise<H
   return (await ofHost.all(db, { host_id: hostId })).map((row) => ({
     ...row,
     desired: row.desired as DesiredPower, // CHECK instances_desired
+    security_groups: JSON.parse(row.security_groups),
     ssh_key_ids: JSON.parse(row.ssh_key_ids),
   }))
 }

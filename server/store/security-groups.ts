@@ -45,6 +45,16 @@ export async function listKnownSecurityGroupIds(db: Reader, ids: readonly string
   return known
 }
 
+/** Those of these groups that exist, by id. */
+export async function listSecurityGroupsById(db: Reader, ids: readonly string[]): Promise<StoredSecurityGroup[]> {
+  const groups: StoredSecurityGroup[] = []
+  for (const id of [...ids].sort()) {
+    const group = await findSecurityGroup(db, id)
+    if (group !== null) groups.push(group)
+  }
+  return groups
+}
+
 export async function insertSecurityGroup(
   tx: Transaction,
   group: Omit<StoredSecurityGroup, 'generation'>,
@@ -101,6 +111,19 @@ export async function listInstancesWithSecurityGroup(db: Reader, id: string, lim
     .limit(limit)
     .execute()
   return rows.map((row) => row.id)
+}
+
+/** Hosts that have a live instance with a group. */
+export async function listHostsWithSecurityGroup(db: Reader, id: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom('instance_security_groups')
+    .innerJoin('instances', 'instances.id', 'instance_security_groups.instance_id')
+    .select('instances.host_id')
+    .distinct()
+    .where('instance_security_groups.security_group_id', '=', id)
+    .where('instances.terminated_at', 'is', null)
+    .execute()
+  return rows.flatMap(({ host_id: hostId }) => (hostId === null ? [] : [hostId]))
 }
 
 /** Ids of the other groups that have a rule about this one. */

@@ -1,5 +1,5 @@
 import type { HostDriver, Vmm } from '@berth/agent/host-driver.ts'
-import type { Nic } from '@berth/agent/instance-record.ts'
+import type { Nic } from '@berth/agent/nic.ts'
 import type { SimulatedHost } from '@berth/agent/simulated/host.ts'
 import type { SimulatedVmm } from '@berth/agent/simulated/vmm.ts'
 import type { DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
@@ -45,6 +45,8 @@ export class MortalHost implements HostDriver {
   }
 
   restore(): void {}
+
+  applyNetworks(): void {}
 
   capacity() {
     return this.#alive(() => this.#machine.capacity())

@@ -1,0 +1,190 @@
+import { hostTableName, uplinkName } from '@berth/contract/host-names.ts'
+import { Address4 } from 'ip-address'
+import { CommandError, runCommand } from '../run-command.ts'
+import { renderHostRuleset } from './host-ruleset.ts'
+import { uplinkInside, uplinkRange } from './names.ts'
+
+/** The two ends of an uplink: the host's is the VPC's gateway to the world. */
+export interface Uplink {
+  name: string
+  outsideAddress: string
+  insideAddress: string
+}
+
+/** How many pairs the range of the uplinks holds; the first is left out, as networks are. */
+const pairs = 2 ** (32 - new Address4(uplinkRange).subnetMask - 1)
+
+interface Abortable {
+  signal?: AbortSignal
+}
+
+/**
+ * The uplinks of the VPCs of this host, with the rules and routes of the host's own network namespace. The kernel
+ * remembers which pair of addresses an uplink has; a new one gets the lowest that no link of the host has, so two
+ * installations can share a machine.
+ */
+export class Uplinks {
+  readonly #installation: string
+  readonly #announceOn: string | null
+  /** Public addresses by VPC; a VPC that is here has an uplink. */
+  readonly #publicAddresses = new Map<string, readonly string[]>()
+  #queue: Promise<unknown> = Promise.resolve()
+  #forwarding = false
+
+  /** `announceOn` names the interface that answers for the public addresses; null when only this host reaches them. */
+  constructor(installation: string, announceOn: string | null) {
+    this.#installation = installation
+    this.#announceOn = announceOn
+  }
+
+  /** Note the uplink and the public addresses of a VPC that an earlier run of the agent set up. */
+  restore(vpcId: string, publicAddresses: readonly string[]): void {
+    this.#publicAddresses.set(vpcId, publicAddresses)
+  }
+
+  /** Have a VPC's namespace reach the world, and be reached by these public addresses. Idempotent. */
+  ensure(vpcId: string, namespace: string, publicAddresses: readonly string[], options: Abortable): Promise<Uplink> {
+    return this.#inTurn(async () => {
+      this.#publicAddresses.set(vpcId, publicAddresses)
+      await this.#ensureForwarding(options)
+      const uplink = await this.#ensureLink(uplinkName(this.#installation, vpcId), namespace, options)
+      await this.#applyRules(options)
+      await this.#syncRoutes(uplink, publicAddresses, options)
+      return uplink
+    })
+  }
+
+  /** Leave nothing of a VPC's uplink. Idempotent. */
+  remove(vpcId: string, options: Abortable): Promise<void> {
+    return this.#inTurn(async () => {
+      const name = uplinkName(this.#installation, vpcId)
+      if ((await hostLinks(options)).has(name)) await hostBatch([`link del ${name}`], options) // its routes go with it
+      if (this.#announceOn !== null) await this.#withdraw(this.#publicAddresses.get(vpcId) ?? [], options)
+      this.#publicAddresses.delete(vpcId)
+      await this.#applyRules(options)
+    })
+  }
+
+  async #ensureForwarding(options: Abortable): Promise<void> {
+    if (this.#forwarding) return
+    await runCommand(['sysctl', '-q', '-w', 'net.ipv4.ip_forward=1'], options)
+    this.#forwarding = true
+  }
+
+  async #ensureLink(name: string, namespace: string, options: Abortable): Promise<Uplink> {
+    const links = await hostLinks(options)
+    const existing = links.get(name)
+    const outside = existing?.find((address) => inRange(address))
+    const pair = outside === undefined ? lowestFreePair(links) : pairOf(outside)
+    const { outsideAddress, insideAddress } = pairAddresses(pair)
+    if (existing === undefined) {
+      await hostBatch([`link add ${name} type veth peer name ${uplinkInside} netns ${namespace}`], options)
+    }
+    await hostBatch([`addr replace ${outsideAddress}/31 dev ${name}`, `link set ${name} up`], options)
+    return { name, outsideAddress, insideAddress }
+  }
+
+  async #applyRules(options: Abortable): Promise<void> {
+    const ruleset = renderHostRuleset({
+      table: hostTableName(this.#installation),
+      uplinks: [...this.#publicAddresses.keys()].map((vpcId) => uplinkName(this.#installation, vpcId)),
+      publicAddresses: [...this.#publicAddresses.values()].flat(),
+      announced: this.#announceOn !== null,
+    })
+    await runCommand(['nft', '-f', '-'], { ...options, input: ruleset })
+  }
+
+  /** Have routes to exactly these public addresses over an uplink. */
+  async #syncRoutes(uplink: Uplink, addresses: readonly string[], options: Abortable): Promise<void> {
+    const routed = await routesOver(uplink.name, options)
+    const gone = routed.filter((address) => !addresses.includes(address))
+    const fresh = addresses.filter((address) => !routed.includes(address))
+    await hostBatch(
+      [
+        ...gone.map((address) => `route del ${address}/32 dev ${uplink.name}`),
+        ...addresses.map((address) => `route replace ${address}/32 via ${uplink.insideAddress} dev ${uplink.name}`),
+      ],
+      options,
+    )
+    if (this.#announceOn === null) return
+    await this.#withdraw(gone, options)
+    await hostBatch(
+      addresses.map((address) => `neigh replace proxy ${address} dev ${this.#announceOn}`),
+      options,
+    )
+    for (const address of fresh) await announce(address, this.#announceOn, options)
+  }
+
+  async #withdraw(addresses: readonly string[], options: Abortable): Promise<void> {
+    for (const address of addresses) {
+      await hostBatch([`neigh del proxy ${address} dev ${this.#announceOn}`], options).catch((error) => {
+        if (!(error instanceof CommandError) || error.exitCode === null) throw error // it may not be there
+      })
+    }
+  }
+
+  /** Changes of the host's namespace happen one after the other, also when one fails. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#queue.then(work)
+    this.#queue = mine.catch(() => undefined)
+    return mine
+  }
+}
+
+/** Tell the network that an address is here now (RFC 5227). That nobody answers is what is wanted. */
+async function announce(address: string, device: string, options: Abortable): Promise<void> {
+  await runCommand(['arping', '-q', '-A', '-c', '1', '-I', device, '-s', address, address], options)
+}
+
+/** Addresses of each link of the host's namespace, by its name. */
+async function hostLinks(options: Abortable): Promise<Map<string, string[]>> {
+  const { stdout } = await runCommand(['ip', '-json', '-4', 'addr', 'show'], options)
+  const named = await runCommand(['ip', '-json', 'link', 'show', 'type', 'veth'], options)
+  const links = new Map<string, string[]>()
+  for (const { ifname } of parseList<{ ifname?: string }>(named.stdout)) if (ifname !== undefined) links.set(ifname, [])
+  for (const { ifname, addr_info: info } of parseList<{ ifname?: string; addr_info?: { local: string }[] }>(stdout)) {
+    if (ifname !== undefined) {
+      links.set(
+        ifname,
+        (info ?? []).map(({ local }) => local),
+      )
+    }
+  }
+  return links
+}
+
+async function routesOver(device: string, options: Abortable): Promise<string[]> {
+  const { stdout } = await runCommand(['ip', '-json', '-4', 'route', 'show', 'dev', device], options)
+  const routes = parseList<{ dst: string; gateway?: string }>(stdout)
+  return routes.filter(({ gateway }) => gateway !== undefined).map(({ dst }) => dst.replace('/32', ''))
+}
+
+async function hostBatch(lines: readonly string[], options: Abortable): Promise<void> {
+  if (lines.length > 0) await runCommand(['ip', '-batch', '-'], { ...options, input: `${lines.join('\n')}\n` })
+}
+
+/** What ip(8) prints as JSON; nothing at all for an empty list. */
+function parseList<T>(json: string): T[] {
+  const list: unknown = JSON.parse(json.trim() === '' ? '[]' : json)
+  return Array.isArray(list) ? (list as T[]) : []
+}
+
+function inRange(address: string): boolean {
+  return new Address4(address).isInSubnet(new Address4(uplinkRange))
+}
+
+function pairOf(address: string): number {
+  return Number((new Address4(address).bigInt() - new Address4(uplinkRange).startAddress().bigInt()) / 2n)
+}
+
+function lowestFreePair(links: ReadonlyMap<string, readonly string[]>): number {
+  const taken = new Set([...links.values()].flat().filter(inRange).map(pairOf))
+  for (let pair = 1; pair < pairs; pair++) if (!taken.has(pair)) return pair
+  throw new Error(`all ${pairs} pairs of ${uplinkRange} are taken`)
+}
+
+function pairAddresses(pair: number): Pick<Uplink, 'outsideAddress' | 'insideAddress'> {
+  const first = new Address4(uplinkRange).startAddress().bigInt() + BigInt(2 * pair)
+  const [outsideAddress, insideAddress] = [first, first + 1n].map((n) => Address4.fromBigInt(n).correctForm())
+  return { outsideAddress: outsideAddress ?? '', insideAddress: insideAddress ?? '' }
+}
