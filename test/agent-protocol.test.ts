@@ -236,16 +236,20 @@ describe('the desired state', () => {
 
   test('is new when a group that an instance carries gets other rules, and only then', async () => {
     await using stack = await startStack()
+    await stack.api('POST', '/v1/security-groups', { id: 'sg-web' })
+    await stack.api('POST', '/v1/security-groups', { id: 'sg-ssh' })
     await stack.createReady({ security_groups: ['sg-web'] })
     const read = async () => (await stack.agentApi<Desired>('GET', '/v1/agent/desired?since=0')).body
     const before = await read()
-    await stack.api('PATCH', '/v1/security-groups/sg-ssh', { spec: { rules: [] } })
+    const rules = [{ direction: 'ingress', protocol: 'tcp', remote: { cidr: '0.0.0.0/0' }, description: '' }]
+    await stack.api('PATCH', '/v1/security-groups/sg-ssh', { spec: { rules } })
     await stack.api('PATCH', '/v1/security-groups/sg-web', { spec: { description: 'other words' } })
     expect((await read()).revision).toBe(before.revision)
-    await stack.api('PATCH', '/v1/security-groups/sg-web', { spec: { rules: [] } })
+    await stack.api('PATCH', '/v1/security-groups/sg-web', { spec: { rules } })
     const after = await read()
     expect(after.revision).toBeGreaterThan(before.revision)
-    expect(after.security_groups).toEqual([{ id: 'sg-web', rules: [] }])
+    const rule = { direction: 'ingress', protocol: 'tcp', ports: null, remote: { cidr: '0.0.0.0/0' } }
+    expect(after.security_groups).toEqual([{ id: 'sg-web', rules: [rule] }])
   })
 
   test('leaves out what was removed', async () => {
