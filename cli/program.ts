@@ -7,6 +7,7 @@ import { addImageCommands } from './images.ts'
 import { addInstanceTypeCommands } from './instance-types.ts'
 import { addInstanceCommands } from './instances.ts'
 import type { CliIo } from './io.ts'
+import { addNetworkCommands } from './network.ts'
 import { addOperationCommands } from './operations.ts'
 import { addSecurityGroupCommands } from './security-groups.ts'
 import { addSshCommand } from './ssh.ts'
@@ -46,6 +47,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addVpcCommands(program, io)
   addSubnetCommands(program, io)
   addSecurityGroupCommands(program, io)
+  addNetworkCommands(program, io)
   addHostCommands(program, io)
   addOperationCommands(program, io)
   addApplyCommand(program, io)

@@ -359,6 +359,26 @@ export interface paths {
         patch: operations["updateSecurityGroup"];
         trace?: never;
     };
+    "/v1/network/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say whether packets arrive, and which rule lets them or is missing
+         * @description A question: it changes nothing, so it takes no Idempotency-Key.
+         */
+        post: operations["explainNetwork"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/hosts": {
         parameters: {
             query?: never;
@@ -1053,6 +1073,57 @@ export interface components {
             };
             description: string;
         };
+        NetworkCheck: {
+            /** @enum {string} */
+            at: "route" | "egress" | "ingress" | "service";
+            /** @description Whose groups were asked; "" where no instance is asked */
+            instance_id: string;
+            passes: boolean;
+            /** @enum {string} */
+            reason: "rule_allows" | "no_rule_allows" | "same_vpc" | "by_public_address" | "to_the_world" | "other_vpc" | "no_public_address" | "address_without_instance" | "address_of_the_vpc" | "service_of_the_vpc" | "no_such_service";
+            message: string;
+            /** @description Group of the rule that allows it, "" when none does */
+            security_group: string;
+            /** @description Place of that rule there */
+            rule_index: number | null;
+            /** @description A rule that would let it pass, in one of the groups of the instance; null when none is missing */
+            missing_rule: components["schemas"]["SecurityGroupRule"] | null;
+        };
+        NetworkExplanation: {
+            allowed: boolean;
+            from: {
+                instance_id: string;
+                address: string;
+            };
+            to: {
+                instance_id: string;
+                address: string;
+            };
+            /** @description In the order of the way; the first that does not pass ends it */
+            checks: components["schemas"]["NetworkCheck"][];
+            /** @description What else may keep packets from arriving */
+            notes: string[];
+        };
+        NetworkQuestion: {
+            /**
+             * @description Id of an instance, or an IPv4 address
+             * @example 10.0.1.4
+             * @example 203.0.113.7
+             * @example 198.51.100.9
+             */
+            from: string;
+            /**
+             * @description Id of an instance, or an IPv4 address
+             * @example 10.0.1.4
+             * @example 203.0.113.7
+             * @example 198.51.100.9
+             */
+            to: string;
+            /** @enum {string} */
+            protocol: "tcp" | "udp" | "icmp";
+            /** @description Destination port; tcp and udp need one */
+            port?: number;
+        };
         Capacity: {
             vcpus: number;
             /** @description MiB */
@@ -1265,6 +1336,19 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"] & {
                     /** @enum {string} */
                     code?: "invalid_json" | "invalid_path" | "invalid_query";
+                };
+            };
+        };
+        /** @description invalid_json: The body is not valid JSON; invalid_query: A query parameter is not valid */
+        InvalidJsonOrInvalidQuery: {
+            headers: {
+                "x-request-id": components["headers"]["x-request-id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "invalid_json" | "invalid_query";
                 };
             };
         };
@@ -2756,6 +2840,41 @@ export interface operations {
             403: components["responses"]["ForbiddenOrigin"];
             404: components["responses"]["NotFound"];
             412: components["responses"]["PreconditionFailed"];
+            413: components["responses"]["BodyTooLarge"];
+            414: components["responses"]["UriTooLong"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    explainNetwork: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NetworkQuestion"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkExplanation"];
+                };
+            };
+            400: components["responses"]["InvalidJsonOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
             413: components["responses"]["BodyTooLarge"];
             414: components["responses"]["UriTooLong"];
             415: components["responses"]["UnsupportedMediaType"];

@@ -30,6 +30,7 @@ const tags = [
   { name: 'subnets', description: 'Address ranges of a VPC' },
   { name: 'security-groups', description: 'Firewall rules of instances' },
   { name: 'public-ips', description: 'Addresses that are reachable from outside' },
+  { name: 'network', description: 'What passes between instances, and why' },
   { name: 'hosts', description: 'Machines that run instances' },
   { name: 'health', description: 'Whether the server lives and can serve' },
 ]

@@ -90,6 +90,18 @@ describe('tables and documents', () => {
     await expectGolden('operations', list, await stack.run(['operation', 'show', id]))
   })
 
+  test('what passes between instances, and what is missing when it does not', async () => {
+    await expectGolden(
+      'network-explain',
+      await stack.run(['network', 'explain', 'web-2', '198.51.100.9', 'tcp/443']),
+      await stack.run(['network', 'explain', 'web-1', '10.0.1.200', 'icmp']),
+      await stack.run(['network', 'explain', 'web-1', 'web-2', 'tcp/8080']),
+      await stack.run(['network', 'explain', 'web-1', 'nobody', 'tcp/8080']),
+      await stack.run(['network', 'explain', 'web-1', 'web-2', 'tcp/0']),
+      await stack.run(['network', 'explain', 'web-1', 'web-2', 'gre/1']),
+    )
+  })
+
   test('a list can be narrowed by state and name', async () => {
     const running = await stack.run(['instance', 'list', '--state', 'running', '-o', 'json'])
     expect(JSON.parse(running.stdout).items.map((each: { metadata: { name: string } }) => each.metadata.name)).toEqual([

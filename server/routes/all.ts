@@ -3,6 +3,7 @@ import * as hosts from '@berth/contract/hosts.ts'
 import * as images from '@berth/contract/images.ts'
 import * as instanceTypes from '@berth/contract/instance-types.ts'
 import * as instances from '@berth/contract/instances.ts'
+import * as networkExplain from '@berth/contract/network-explain.ts'
 import * as operations from '@berth/contract/operations.ts'
 import * as problem from '@berth/contract/problem.ts'
 import * as schema from '@berth/contract/schema.ts'
@@ -24,6 +25,7 @@ import { imageRoutes } from './images.ts'
 import { instanceTypeRoutes } from './instance-types.ts'
 import { instanceRoutes } from './instances.ts'
 import { metricsRoutes } from './metrics.ts'
+import { networkRoutes } from './network.ts'
 import { operationRoutes } from './operations.ts'
 import { securityGroupRoutes } from './security-groups.ts'
 import { sshKeyRoutes } from './ssh-keys.ts'
@@ -42,6 +44,7 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   vpcRoutes(api, ctx)
   subnetRoutes(api, ctx)
   securityGroupRoutes(api, ctx)
+  networkRoutes(api, ctx)
   hostRoutes(api, ctx)
   eventRoutes(api, ctx)
   agentRoutes(api, ctx, credentials)
@@ -66,6 +69,7 @@ function namedSchemas(): object[] {
     vpcs,
     subnets,
     securityGroups,
+    networkExplain,
     hosts,
     events,
   ]

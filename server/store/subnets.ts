@@ -119,6 +119,20 @@ export async function findFreedAddress(db: Reader, subnetId: string): Promise<st
   return free?.address ?? null
 }
 
+const holder = prepare((db, place) =>
+  db
+    .selectFrom('subnet_addresses')
+    .innerJoin('subnets', 'subnets.id', 'subnet_addresses.subnet_id')
+    .select('subnet_addresses.instance_id')
+    .where('subnets.vpc_id', '=', place('vpc_id'))
+    .where('subnet_addresses.address', '=', place('address')),
+)
+
+/** Id of the instance that holds a private address in a VPC, or null. */
+export async function findInstanceByAddress(db: Reader, vpcId: string, address: string): Promise<string | null> {
+  return (await holder.first(db, { vpc_id: vpcId, address }))?.instance_id ?? null
+}
+
 /** Free the address an instance holds. */
 export async function freeAddress(tx: Transaction, instanceId: string, now: number): Promise<void> {
   await tx.db

@@ -1,0 +1,23 @@
+import { NetworkExplanation, NetworkQuestion } from '@berth/contract/network-explain.ts'
+import { ref } from '@berth/contract/schema.ts'
+import type { Context } from '../context.ts'
+import { explainNetwork } from '../domain/network-explain.ts'
+import type { Api } from './api.ts'
+
+/** /v1/network */
+export function networkRoutes(api: Api, ctx: Context): void {
+  api.post(
+    '/v1/network/explain',
+    {
+      schema: {
+        operationId: 'explainNetwork',
+        summary: 'Say whether packets arrive, and which rule lets them or is missing',
+        description: 'A question: it changes nothing, so it takes no Idempotency-Key.',
+        tags: ['network'],
+        body: ref(NetworkQuestion),
+        response: { 200: ref(NetworkExplanation) },
+      },
+    },
+    (request) => explainNetwork(ctx, request.body),
+  )
+}
