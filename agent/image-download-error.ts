@@ -1,3 +1,5 @@
+import { withoutUrlSecrets } from './image-url.ts'
+
 /** Why an image cannot be had; stable strings that end up in an instance's `status.reason`. */
 export type ImageDownloadErrorCode =
   | 'bad_url'
@@ -22,8 +24,8 @@ export type ImageDownloadErrorCode =
 const longestMessage = 4000
 
 /**
- * An image that cannot be had. The message names the URL and the cause and may be shown to the user; `retryable` says
- * whether the same request may succeed later without anyone changing anything.
+ * An image that cannot be had. The message names the URL, without what may be secret in it, and the cause, and may be
+ * shown to the user; `retryable` says whether the same request may succeed later without anyone changing anything.
  */
 export class ImageDownloadError extends Error {
   readonly code: ImageDownloadErrorCode
@@ -34,7 +36,10 @@ export class ImageDownloadError extends Error {
     message: string,
     options: { retryable: boolean; cause?: unknown } = { retryable: false },
   ) {
-    super(message.slice(0, longestMessage), options.cause === undefined ? undefined : { cause: options.cause })
+    super(
+      withoutUrlSecrets(message).slice(0, longestMessage),
+      options.cause === undefined ? undefined : { cause: options.cause },
+    )
     this.name = 'ImageDownloadError'
     this.code = code
     this.retryable = options.retryable

@@ -62,14 +62,13 @@ export function forbiddenKind(address: string, allowPrivateSources: PrivateSourc
  */
 export function parseSourceUrl(text: string, allowPrivateSources: PrivateSources, base?: URL): URL {
   const url = URL.parse(text, base)
-  if (url === null) throw new ImageDownloadError('bad_url', `${base?.href ?? ''} ${text} is not a URL`.trim())
+  // of what is no URL, or one of another kind, nobody knows which part is a secret
+  if (url === null) throw new ImageDownloadError('bad_url', 'what is not a URL')
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
-    throw new ImageDownloadError('bad_url', `${url.href}: image sources are http or https, not ${url.protocol}`)
+    throw new ImageDownloadError('bad_url', `a URL of ${url.protocol}; image sources are http or https`)
   }
   if (url.username !== '' || url.password !== '') {
-    url.username = ''
-    url.password = ''
-    throw new ImageDownloadError('bad_url', `${url.href}: the URL of an image source must not carry credentials`)
+    throw new ImageDownloadError('bad_url', 'a URL with credentials, which that of an image source must not carry')
   }
   const host = url.hostname.replace(/^\[|\]$/g, '')
   if (isIP(host) !== 0) refuseAddress(url.href, host, allowPrivateSources)

@@ -11,6 +11,7 @@ import { convertToQcow2, inspectImage } from './image-inspection.ts'
 import { discardPartial, notePath } from './image-partial.ts'
 import type { DownloadLimits } from './image-retry.ts'
 import type { PrivateSources } from './image-source.ts'
+import { withoutUrlSecrets } from './image-url.ts'
 import { CommandError } from './run-command.ts'
 import { untilAborted } from './until-aborted.ts'
 
@@ -195,13 +196,14 @@ export class ImageStore {
     signal: AbortSignal,
     onProgress: (progress: DownloadProgress) => void,
   ): Promise<LocalImage> {
-    const { directory, log } = this.#options
+    const { directory } = this.#options
+    const log = this.#options.log.child({ image: image.id, url: withoutUrlSecrets(url) })
     try {
       await mkdir(directory, { recursive: true, mode: 0o700 })
-      log.info({ image: image.id, url }, 'image download started')
+      log.info('image download started')
       const published = await this.#download(image, url, signal, onProgress)
       this.#images.set(image.id, published)
-      log.info({ image: image.id, url, bytes: published.size_bytes }, 'image downloaded')
+      log.info({ bytes: published.size_bytes }, 'image downloaded')
       return { image: published, path: imagePath(directory, image.id) }
     } catch (error) {
       if (signal.reason instanceof AppearedLocally) {
@@ -209,12 +211,12 @@ export class ImageStore {
         return { image: signal.reason.image, path: imagePath(directory, image.id) }
       }
       if (signal.aborted) {
-        log.info({ image: image.id, url }, 'image download stopped: nobody waits for it')
+        log.info('image download stopped: nobody waits for it')
         throw signal.reason
       }
       const failure = failureOf(image, url, error)
       this.#failures.set(image.id, failure)
-      log.warn({ image: image.id, url, code: failure.code, err: failure }, 'image download failed')
+      log.warn({ code: failure.code, err: failure }, 'image download failed')
       throw failure
     } finally {
       this.#downloads.delete(image.id)
@@ -322,7 +324,7 @@ function closedError(): ImageDownloadError {
 function failureOf(image: CatalogueImage, url: string, error: unknown): ImageDownloadError {
   const { code, retryable } = classify(error)
   const told = error instanceof Error ? error.message : String(error)
-  const message = told.includes(url) || told.startsWith('GET ') ? told : `GET ${url}: ${told}`
+  const message = told.startsWith('GET ') ? told : `GET ${url}: ${told}`
   const hint = image.recipe === undefined ? '' : `; it can be built on the host: berth image build ${image.id}`
   return new ImageDownloadError(code, `${message}${hint}`, { retryable, cause: error })
 }

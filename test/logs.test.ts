@@ -1,4 +1,9 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { HostError } from '@berth/agent/host-driver.ts'
+import { ImageStore } from '@berth/agent/image-store.ts'
+import { type Fault, FaultyFileServer } from '@berth/agent/testing/faulty-file-server.ts'
 import SqliteDatabase from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import { createLogger } from '../bin/log.ts'
@@ -171,6 +176,54 @@ describe('the id a caller gives its request', () => {
     expect(of(lines(), 'request')).toHaveLength(1)
     expect(of(lines(), 'request')[0]).not.toHaveProperty('caller_request_id')
     expect(texts.join('')).not.toContain('forged')
+  })
+})
+
+describe('the URL of an image', () => {
+  const secret = 'signature-4711'
+  const signed = `?X-Signature=${secret}`
+  const faults: [string, string[], Fault[]][] = [
+    ['is refused by its server', ['403'], [{ kind: 'status', status: 403 }]],
+    ['has other bytes than promised', ['SHA-256'], [{ kind: 'wrong-bytes' }]],
+    ['is cut off', ['cut', 'attempts'], [{ kind: 'cut', afterBytes: 10 }]],
+    ['leads to this machine', ['loopback'], [{ kind: 'redirect', location: `http://127.0.0.2/a${signed}` }]],
+    ['leads to credentials', ['credentials'], [{ kind: 'redirect', location: `http://${secret}:x@host.example/` }]],
+    ['leads to another kind of URL', ['ftp:'], [{ kind: 'redirect', location: `ftp://host.example/${secret}` }]],
+    ['leads nowhere', ['not a URL'], [{ kind: 'redirect', location: `http://[${secret}` }]],
+    ['goes round', ['redirects'], [{ kind: 'redirect', location: signed }]],
+  ]
+
+  /** What a store logs and throws while it downloads an image whose URL is signed. */
+  async function download(script: Fault[]): Promise<{ told: string; error: Error | null }> {
+    const { log, texts } = memoryLog('trace')
+    const server = await FaultyFileServer.start()
+    const directory = await mkdtemp(join(tmpdir(), 'berth-logs-'))
+    const limits = { delay: async () => undefined }
+    const clock = { now: Date.now }
+    const images = new ImageStore({ directory, log, clock, allowPrivateSources: ['127.0.0.1'], limits })
+    server.put(`/disk.qcow2${signed}`, Buffer.alloc(64))
+    server.misbehave(...script)
+    const about = { title: 'Micro', min_disk_gb: 1, architecture: 'x86_64', default_user: 'root' } as const
+    const source_url = `${server.url('/disk.qcow2')}${signed}`
+    const image = { id: 'micro', ...about, network: 'static', source_url, sha256: '0'.repeat(64) } as const
+    let error: Error | null = null
+    try {
+      await images.ensure(image, { signal: new AbortController().signal })
+    } catch (failure) {
+      error = failure instanceof Error ? failure : null
+    }
+    await images.close()
+    await server.close()
+    await rm(directory, { recursive: true })
+    return { told: texts.join(''), error }
+  }
+
+  test.each(faults)('that %s is told without what may be secret in it', async (_what, words, script) => {
+    const { told, error } = await download(script)
+    expect(told).toContain('image download failed')
+    expect(error?.message).toMatch(/^GET http:\/\/127\.0\.0\.1:\d+\/disk\.qcow2\?…: /)
+    for (const word of words) expect(error?.message).toContain(word)
+    expect(`${told}${error?.message}${error?.stack}`).not.toContain(secret)
   })
 })
 
