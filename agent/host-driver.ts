@@ -1,5 +1,11 @@
-import type { Desired, DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
+import type {
+  Desired,
+  DesiredImage,
+  DesiredInstance,
+  DesiredNetwork,
+  ObservedImage,
+  RemovedImage,
+} from '@berth/contract/host.ts'
 import type { Nic } from './nic.ts'
 
 /**
@@ -29,19 +35,21 @@ export interface HostDriver {
   images(): Promise<ObservedImage[]>
   /** Call back soon after another process brought or replaced an image. */
   onImagesChange(listener: () => void): void
+  /** Have these downloads gone, now or as soon as they can be removed; replaces what was asked before. */
+  removeImages(images: readonly RemovedImage[]): void
   /**
    * Have the image here, unless the instance has its disk already. Throws HostError.
    */
   ensureImage(
     instance: DesiredInstance,
-    image: CatalogueImage,
+    image: DesiredImage,
     options: { signal: AbortSignal; onProgress: () => void },
   ): Promise<void>
   /** Have root disk and seed; a disk that exists is left as it is. Throws HostError. */
   ensureDisk(
     instance: DesiredInstance,
     network: DesiredNetwork,
-    image: CatalogueImage,
+    image: DesiredImage,
     options: { signal: AbortSignal },
   ): Promise<void>
   /** Have the namespace, tap and address in place, and the card as the intent asks for it. Throws HostError. */

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { forbiddenKind } from '@berth/contract/image-source.ts'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { fetchChecksum, parseChecksums } from './image-checksum.ts'
@@ -10,7 +11,7 @@ import { type Checksum, type DownloadOptions, downloadFile } from './image-downl
 import { ImageDownloadError } from './image-download-error.ts'
 import { discardPartial, notePath } from './image-partial.ts'
 import { getSource } from './image-request.ts'
-import { forbiddenKind, parseSourceUrl } from './image-source.ts'
+import { parseSourceUrl } from './image-source.ts'
 import { runCommand } from './run-command.ts'
 import { type Fault, FaultyFileServer } from './testing/faulty-file-server.ts'
 

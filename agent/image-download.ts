@@ -1,5 +1,6 @@
 import { lstat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import type { PrivateSources } from '@berth/contract/image-source.ts'
 import { ImageDownloadError } from './image-download-error.ts'
 import { hashFile } from './image-files.ts'
 import {
@@ -12,7 +13,7 @@ import {
 } from './image-partial.ts'
 import { getSource, type SourceResponse } from './image-request.ts'
 import { type DownloadLimits, defaultDownloadLimits, retryOutages } from './image-retry.ts'
-import { type PrivateSources, parseSourceUrl } from './image-source.ts'
+import { parseSourceUrl } from './image-source.ts'
 
 /** A digest to be met, lower-case hexadecimal. */
 export interface Checksum {

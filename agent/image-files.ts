@@ -88,6 +88,25 @@ export async function publishImage(
   return image
 }
 
+/**
+ * Remove what was downloaded for the image made through the API with this checksum. What else is there under the id
+ * stays, as do the links that instances have. The description goes last: while it is there, a removal that a crash has
+ * cut short can be told and done again.
+ */
+export async function removeRegisteredImage(directory: string, id: string, registeredSha256: string): Promise<void> {
+  const descriptionPath = join(directory, `${id}.json`)
+  const text = await readFile(descriptionPath, 'utf8').catch(ignoreMissing)
+  const described = text === undefined ? null : parseDescription(text)
+  if (described === null || typeof described === 'string' || described.registered_sha256 !== registeredSha256) return
+  await withPublishLock(directory, {}, async () => {
+    if ((await readFile(descriptionPath, 'utf8').catch(ignoreMissing)) !== text) return // another one was published
+    await rm(imagePath(directory, id), { force: true })
+    await syncDirectory(directory)
+    await rm(descriptionPath, { force: true })
+    await syncDirectory(directory)
+  })
+}
+
 /** What an import may say about its file; what it leaves out follows from the file or the id. */
 export type ImportAbout = Pick<HostImage, 'id'> &
   Partial<Pick<HostImage, 'title' | 'default_user' | 'min_disk_gb' | 'network'>>

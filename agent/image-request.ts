@@ -1,7 +1,8 @@
 import http, { type IncomingMessage } from 'node:http'
 import https from 'node:https'
+import type { PrivateSources } from '@berth/contract/image-source.ts'
 import { ImageDownloadError } from './image-download-error.ts'
-import { guardedLookup, type PrivateSources, parseSourceUrl } from './image-source.ts'
+import { guardedLookup, parseSourceUrl } from './image-source.ts'
 
 export interface SourceRequestOptions {
   allowPrivateSources: PrivateSources

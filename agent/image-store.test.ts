@@ -412,3 +412,20 @@ describe.skipIf(!withQemuImg)('a closed store', () => {
     expect((await readFile(join(directory, 'debian-12.qcow2.download.partial'))).length).toBe(1000)
   })
 })
+
+test('unfinished files of a day ago are looked for once an hour', async () => {
+  let at = Date.now()
+  const own = newStore({ clock: { now: () => at } })
+  const partial = join(directory, 'old.qcow2.download.partial')
+  const age = async (hours: number) => {
+    await writeFile(partial, '')
+    await utimes(partial, at / 1000, at / 1000 - hours * 3600)
+  }
+  await own.rescan()
+  await age(25)
+  await own.rescan()
+  expect(await readdir(directory)).toEqual(['old.qcow2.download.partial'])
+  at += 3_600_000
+  await own.rescan()
+  expect(await readdir(directory)).toEqual([])
+})

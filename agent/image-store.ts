@@ -1,18 +1,27 @@
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { join, posix } from 'node:path'
-import type { CatalogueImage, HostImage } from '@berth/contract/images.ts'
+import type { DesiredImage, RemovedImage } from '@berth/contract/host.ts'
+import type { PrivateSources } from '@berth/contract/image-source.ts'
+import { type HostImage, isWantedImage } from '@berth/contract/images.ts'
 import type { Logger } from 'pino'
 import { fetchChecksum } from './image-checksum.ts'
 import { type DownloadProgress, downloadFile } from './image-download.ts'
 import { ImageDownloadError, type ImageDownloadErrorCode } from './image-download-error.ts'
-import { ignoreMissing, imagePath, publishImage, refuseSmallDisk, scanImages, workPath } from './image-files.ts'
+import { closedError, failureOf, noSourceError } from './image-failure.ts'
+import {
+  ignoreMissing,
+  imagePath,
+  publishImage,
+  refuseSmallDisk,
+  removeRegisteredImage,
+  scanImages,
+  workPath,
+} from './image-files.ts'
 import { ForeignImageError } from './image-header.ts'
 import { convertToQcow2, inspectImage } from './image-inspection.ts'
 import { discardPartial, notePath } from './image-partial.ts'
 import type { DownloadLimits } from './image-retry.ts'
-import type { PrivateSources } from './image-source.ts'
 import { withoutUrlSecrets } from './image-url.ts'
-import { CommandError } from './run-command.ts'
 import { untilAborted } from './until-aborted.ts'
 
 export interface ImageStoreOptions {
@@ -44,9 +53,17 @@ export interface ImageStatus {
   totalBytes: number | null
   code: ImageDownloadErrorCode | ''
   reason: string
+  /** Checksum of the image made through the API that it is of. */
+  registeredSha256?: string
+}
+
+interface Failure {
+  error: ImageDownloadError
+  image: DesiredImage
 }
 
 interface Download {
+  image: DesiredImage
   /** Two catalogue entries of the same source share a download. */
   source: string
   controller: AbortController
@@ -57,6 +74,9 @@ interface Download {
 
 const partialAgeMs = 24 * 3_600_000
 
+/** How often unfinished files are looked for. */
+const sweepEveryMs = 3_600_000
+
 /**
  * The images of this host. Three write into the directory: this store by downloads, and `berth image build` and
  * `berth image import` in other processes; all through `publishImage`, so what has a description is whole.
@@ -65,12 +85,19 @@ const partialAgeMs = 24 * 3_600_000
  * image), by failure (all get the same error, the next `ensure` tries afresh), or when its last waiter leaves (the
  * partial file stays for resume). Its entry is in `#downloads` until it touches no file any more, so two never write to
  * the same partial.
+ *
+ * A download for an image made through the API is marked with the checksum of that image, and goes when the server says
+ * that the image is no more, or when another has its id. Whoever wants the id meanwhile waits for the removal.
  */
 export class ImageStore {
   readonly #options: ImageStoreOptions
   #images = new Map<string, HostImage>()
   readonly #downloads = new Map<string, Download>()
-  readonly #failures = new Map<string, ImageDownloadError>()
+  readonly #failures = new Map<string, Failure>()
+  readonly #removals = new Map<string, Promise<void>>()
+  /** What is to be gone and is not yet, as far as known, with why it could not be removed. */
+  #unwanted = new Map<string, { image: RemovedImage; fault: string }>()
+  #sweptAt = Number.NEGATIVE_INFINITY
   readonly #warned = new Map<string, string>()
   #closed = false
 
@@ -88,9 +115,29 @@ export class ImageStore {
     const found = await scanImages(this.#options.directory, this.#options.log, this.#warned)
     this.#images = new Map(found.map((image) => [image.id, image]))
     for (const image of found) {
+      const running = this.#downloads.get(image.id)
+      if (running !== undefined && !isWantedImage(image, running.image)) continue
       this.#failures.delete(image.id)
-      this.#downloads.get(image.id)?.controller.abort(new AppearedLocally(image))
+      running?.controller.abort(new AppearedLocally(image))
     }
+    const now = this.#options.clock.now()
+    if (now - this.#sweptAt < sweepEveryMs) return
+    this.#sweptAt = now
+    await this.removeStalePartials(now)
+  }
+
+  /**
+   * Have these downloads gone, and what was begun of them; tried again at each call of `removeUnwanted` until the next
+   * list.
+   */
+  setUnwanted(images: readonly RemovedImage[]): void {
+    this.#unwanted = new Map(images.map((image) => [image.id, { image, fault: '' }]))
+    void this.removeUnwanted()
+  }
+
+  /** Remove what is still there of what is to be gone. A failure is logged once. */
+  async removeUnwanted(): Promise<void> {
+    await Promise.all([...this.#unwanted.values()].map(({ image }) => this.#remove(image)))
   }
 
   /**
@@ -98,14 +145,26 @@ export class ImageStore {
    * `image_not_built` when only a recipe exists, `image_not_available` when nothing does), or the reason of
    * `options.signal`, which takes this waiter off the download.
    */
-  async ensure(image: CatalogueImage, options: EnsureOptions): Promise<LocalImage> {
+  async ensure(image: DesiredImage, options: EnsureOptions): Promise<LocalImage> {
     const { signal } = options
     const source = sourceOf(image)
     for (;;) {
       signal.throwIfAborted()
+      const removal = this.#removals.get(image.id)
+      if (removal !== undefined) {
+        await settled(removal, signal)
+        continue
+      }
       const local = await this.#findLocal(image.id)
       if (this.#closed) throw closedError()
-      if (local !== null) return local
+      if (local !== null && isWantedImage(local.image, image)) return local
+      const { registered_sha256: mark } = local?.image ?? {}
+      if (mark !== undefined && !this.#downloads.has(image.id)) {
+        await untilAborted(this.#remove({ id: image.id, registered_sha256: mark }), signal) // of an image before this one
+        const { fault } = this.#unwanted.get(image.id) ?? { fault: '' }
+        if (fault !== '') throw new ImageDownloadError('storage_failed', fault, { retryable: true })
+        continue
+      }
       const running = this.#downloads.get(image.id)
       if (running === undefined) return this.#join(this.#start(image, source), options)
       if (running.source === source && !running.controller.signal.aborted) return this.#join(running, options)
@@ -121,16 +180,19 @@ export class ImageStore {
 
   status(id: string): ImageStatus {
     const well = { code: '', reason: '' } as const
+    const of = (known: DesiredImage) =>
+      known.registered && known.sha256 !== undefined ? { registeredSha256: known.sha256 } : {}
     const image = this.#images.get(id)
     if (image !== undefined) {
       return { state: 'available', receivedBytes: image.size_bytes, totalBytes: image.size_bytes, ...well }
     }
     const running = this.#downloads.get(id)
-    if (running !== undefined) return { state: 'downloading', ...running.progress, ...well }
+    if (running !== undefined) return { state: 'downloading', ...running.progress, ...well, ...of(running.image) }
     const nothing = { receivedBytes: 0, totalBytes: null }
     const failure = this.#failures.get(id)
     if (failure === undefined) return { state: 'missing', ...nothing, ...well }
-    return { state: 'failed', ...nothing, code: failure.code, reason: failure.message }
+    const { code, message: reason } = failure.error
+    return { state: 'failed', ...nothing, code, reason, ...of(failure.image) }
   }
 
   /** Remove what downloads, imports and builds left unfinished more than a day before `now` (ms UTC). */
@@ -156,7 +218,7 @@ export class ImageStore {
     this.#closed = true
     const running = [...this.#downloads.values()]
     for (const download of running) download.controller.abort(closedError())
-    await Promise.allSettled(running.map((download) => download.result))
+    await Promise.allSettled([...running.map((download) => download.result), ...this.#removals.values()])
   }
 
   async #findLocal(id: string): Promise<LocalImage | null> {
@@ -170,12 +232,13 @@ export class ImageStore {
     return image === undefined ? null : { image, path }
   }
 
-  #start(image: CatalogueImage, source: string): Download {
+  #start(image: DesiredImage, source: string): Download {
     const { source_url: url } = image
     if (url === undefined) throw noSourceError(image)
     this.#failures.delete(image.id)
     const controller = new AbortController()
     const download: Download = {
+      image,
       source,
       controller,
       waiters: new Set(),
@@ -191,7 +254,7 @@ export class ImageStore {
 
   // Resolves or rejects for the waiters only after the entry is gone: whoever asks again starts afresh.
   async #run(
-    image: CatalogueImage,
+    image: DesiredImage,
     url: string,
     signal: AbortSignal,
     onProgress: (progress: DownloadProgress) => void,
@@ -215,7 +278,7 @@ export class ImageStore {
         throw signal.reason
       }
       const failure = failureOf(image, url, error)
-      this.#failures.set(image.id, failure)
+      this.#failures.set(image.id, { error: failure, image })
       log.warn({ code: failure.code, err: failure }, 'image download failed')
       throw failure
     } finally {
@@ -224,7 +287,7 @@ export class ImageStore {
   }
 
   async #download(
-    image: CatalogueImage,
+    image: DesiredImage,
     url: string,
     signal: AbortSignal,
     onProgress: (progress: DownloadProgress) => void,
@@ -250,11 +313,12 @@ export class ImageStore {
       refuseSmallDisk(virtualSizeBytes, image.min_disk_gb)
       if (format === 'raw') await convertToQcow2(partial, converted, { signal })
       const { id, title, min_disk_gb, architecture, default_user, network: addressing } = image
+      const marked = image.registered && image.sha256 !== undefined ? { registered_sha256: image.sha256 } : {}
       const about = { id, title, min_disk_gb, architecture, default_user, network: addressing }
       const published = await publishImage(
         directory,
         format === 'raw' ? converted : partial,
-        { ...about, origin: 'downloaded', source_url: url },
+        { ...about, origin: 'downloaded', source_url: url, ...marked },
         { now: () => clock.now(), signal },
       )
       await discardPartial(partial)
@@ -264,6 +328,35 @@ export class ImageStore {
       throw error
     } finally {
       await rm(converted, { force: true })
+    }
+  }
+
+  /** One removal of an id at a time; its fault, if any, is kept with what is unwanted. */
+  #remove(image: RemovedImage): Promise<void> {
+    const running = this.#removals.get(image.id)
+    if (running !== undefined) return running
+    const removal = this.#removeNow(image).finally(() => this.#removals.delete(image.id))
+    this.#removals.set(image.id, removal)
+    return removal
+  }
+
+  async #removeNow({ id, registered_sha256: mark }: RemovedImage): Promise<void> {
+    const { directory, log } = this.#options
+    const running = this.#downloads.get(id)
+    if (running !== undefined) return // it ends when nobody waits for it; then comes the next attempt
+    try {
+      if (this.#failures.get(id)?.image.sha256 === mark) this.#failures.delete(id)
+      await discardPartial(downloadPath(directory, id))
+      await removeRegisteredImage(directory, id, mark)
+      if (this.#images.get(id)?.registered_sha256 === mark) {
+        this.#images.delete(id)
+        log.info({ image: id }, 'the download of an image that is no more was removed')
+      }
+      this.#unwanted.delete(id)
+    } catch (error) {
+      const fault = `the image ${id} cannot be removed: ${error instanceof Error ? error.message : String(error)}`
+      if (this.#unwanted.get(id)?.fault !== fault) log.warn({ image: id, err: error }, 'an image cannot be removed now')
+      this.#unwanted.set(id, { image: { id, registered_sha256: mark }, fault })
     }
   }
 
@@ -292,8 +385,8 @@ function downloadPath(directory: string, id: string): string {
   return join(directory, `${id}.qcow2.download.partial`)
 }
 
-function sourceOf(image: CatalogueImage): string {
-  return JSON.stringify([image.source_url, image.sha256, image.checksum_url])
+function sourceOf(image: DesiredImage): string {
+  return JSON.stringify([image.source_url, image.sha256, image.checksum_url, image.registered])
 }
 
 function fileNameOf(url: string): string {
@@ -303,37 +396,6 @@ function fileNameOf(url: string): string {
   } catch {
     return name
   }
-}
-
-function noSourceError(image: CatalogueImage): ImageDownloadError {
-  if (image.recipe !== undefined) {
-    const what = `the image ${image.id} is not built on this host; build it there: berth image build ${image.id}`
-    return new ImageDownloadError('image_not_built', what)
-  }
-  return new ImageDownloadError(
-    'image_not_available',
-    `the image ${image.id} is not on this host and has no source; import it there: berth image import FILE --id ${image.id}`,
-  )
-}
-
-function closedError(): ImageDownloadError {
-  return new ImageDownloadError('store_closed', 'the agent is stopping', { retryable: true })
-}
-
-/** The one error that every waiter of a failed download gets. */
-function failureOf(image: CatalogueImage, url: string, error: unknown): ImageDownloadError {
-  const { code, retryable } = classify(error)
-  const told = error instanceof Error ? error.message : String(error)
-  const message = told.startsWith('GET ') ? told : `GET ${url}: ${told}`
-  const hint = image.recipe === undefined ? '' : `; it can be built on the host: berth image build ${image.id}`
-  return new ImageDownloadError(code, `${message}${hint}`, { retryable, cause: error })
-}
-
-function classify(error: unknown): { code: ImageDownloadErrorCode; retryable: boolean } {
-  if (error instanceof ImageDownloadError) return error
-  if (error instanceof ForeignImageError) return { code: 'not_an_image', retryable: false }
-  // qemu-img missing or its output not writable: this host's trouble, not the image's.
-  return { code: 'storage_failed', retryable: error instanceof CommandError || error instanceof Error }
 }
 
 /** Resolves when `promise` has ended either way. */

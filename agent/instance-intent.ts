@@ -1,5 +1,4 @@
-import type { Desired, DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { Desired, DesiredImage, DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
 import { HostError } from './host-driver.ts'
 
 /** What an instance is to be, with what it refers to. */
@@ -7,7 +6,7 @@ export interface Intent {
   instance: DesiredInstance
   /** null when the desired state does not describe it; then the instance cannot start, but it can stop and go. */
   network: DesiredNetwork | null
-  image: CatalogueImage | null
+  image: DesiredImage | null
 }
 
 /** The intent for an instance out of a whole desired state. */

@@ -1,4 +1,5 @@
 import type {
+  DesiredImage,
   HostCondition,
   HostTimelineField,
   ObservedCondition,
@@ -8,7 +9,6 @@ import type {
   OffCause,
 } from '@berth/contract/host.ts'
 
-import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { Nic } from './nic.ts'
 
 /**
@@ -46,7 +46,7 @@ export interface InstanceRecord {
   /** Boot the guest last called itself ready in. */
   ready_boot_id: string
   /** The image its disk is made from. */
-  image: CatalogueImage | null
+  image: DesiredImage | null
   netns: string
   nic: Nic | null
 }

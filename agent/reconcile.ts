@@ -100,6 +100,7 @@ export class Reconciler {
   }
 
   #distribute(desired: Desired): void {
+    this.#options.driver.removeImages(desired.removed_images ?? []) // first: an instance may need the id anew
     this.#options.driver.applyNetworks(desired)
     for (const instance of desired.instances) {
       const intent = intentOf(desired, instance)

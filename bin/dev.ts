@@ -56,6 +56,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
         hosts: [{ hostId, credential }],
         images,
         instanceTypes,
+        settings: { allowPrivateImageSources: options.allowPrivateImageSources },
         otherMetrics: [agentMetrics, processMetrics()],
       },
       log.child({ process: 'server' }),

@@ -1,3 +1,4 @@
+import { ImageCreate } from '@berth/contract/images.ts'
 import { InstanceCreate } from '@berth/contract/instances.ts'
 import { SecurityGroupCreate } from '@berth/contract/security-groups.ts'
 import { SshKeyCreate } from '@berth/contract/ssh-keys.ts'
@@ -6,7 +7,7 @@ import { VpcCreate } from '@berth/contract/vpcs.ts'
 import { type DeclaredDocument, fileFault, isRecord } from './declared-file.ts'
 
 /** Kinds that can be declared, in the order in which they are made: what is named by another comes first. */
-export const kinds = ['SshKey', 'Vpc', 'Subnet', 'SecurityGroup', 'Instance'] as const
+export const kinds = ['SshKey', 'Image', 'Vpc', 'Subnet', 'SecurityGroup', 'Instance'] as const
 export type Kind = (typeof kinds)[number]
 
 /** One declared resource. */
@@ -21,6 +22,7 @@ export interface Declared {
 
 const schemas: Record<Kind, object> = {
   SshKey: SshKeyCreate,
+  Image: ImageCreate,
   Vpc: VpcCreate,
   Subnet: SubnetCreate,
   SecurityGroup: SecurityGroupCreate,

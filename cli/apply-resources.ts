@@ -48,6 +48,19 @@ export const kindCalls: Record<Kind, KindCalls> = {
       ),
     remove: (session, id) => gone(call(session, session.client.DELETE('/v1/ssh-keys/{id}', path(id)))),
   },
+  Image: {
+    changeable: [],
+    get: (session, id) => callForAnswer(session, session.client.GET('/v1/images/{id}', path(id))),
+    list: (session, selector) => everything(selector, (q) => call(session, session.client.GET('/v1/images', q))),
+    create: (session, body) =>
+      call(session, session.client.POST('/v1/images', { body: body as unknown as Schemas['ImageCreate'] })),
+    patch: (session, id, body, header) =>
+      call(
+        session,
+        session.client.PATCH('/v1/images/{id}', { ...change(id, header), body: body as Schemas['ImagePatch'] }),
+      ),
+    remove: (session, id) => gone(call(session, session.client.DELETE('/v1/images/{id}', path(id)))),
+  },
   Vpc: {
     changeable: [],
     get: (session, id) => callForAnswer(session, session.client.GET('/v1/vpcs/{id}', path(id))),

@@ -1,11 +1,15 @@
+import { sizeLimits } from '@berth/contract/instances.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import { integer, resourceId } from './arguments.ts'
 import { withExamples } from './help.ts'
 import type { CliIo } from './io.ts'
 import { addListCommand, type Columns } from './list-command.ts'
-import { addShowCommand } from './resource-commands.ts'
-import { call, callForAnswer } from './session.ts'
-import { formatMib, renderFields } from './table.ts'
+import { type MetadataFlags, metadataOf, withMetadata } from './metadata.ts'
+import { type OutputFlags, print, withOutput } from './output.ts'
+import { addDeleteCommand, addShowCommand, addUpdateCommand } from './resource-commands.ts'
+import { call, callForAnswer, openSession, type Session } from './session.ts'
+import { formatLabels, formatMib, renderFields, renderTable } from './table.ts'
 
 type Image = Schemas['Image']
 
@@ -18,28 +22,47 @@ const columns: Columns<Image> = () => [
   { header: 'TITLE', cell: (image) => image.spec.title },
 ]
 
+interface CreateFlags extends MetadataFlags, OutputFlags {
+  id: string
+  url: string
+  sha256: string
+  minDiskGb: number
+  defaultUser: string
+  title?: string
+  network?: 'static' | 'dhcp'
+}
+
 /** `berth image`: what instances boot from. The commands that work on a host's files are added by bin/. */
 export function addImageCommands(program: Command, io: CliIo): void {
   const group = withExamples(
     program.command('image').description('images that instances boot from'),
-    ['berth image list', 'berth image show ubuntu-22.04'],
+    [
+      'berth image list',
+      'berth image show ubuntu-22.04',
+      'berth image create --id team-base --url https://images.example/base.qcow2 --sha256 HEX --min-disk-gb 4 --default-user admin',
+    ],
     `An image that is missing and has a source is downloaded when an instance first
-needs it.`,
+needs it. Only what create made can be changed and deleted here: the others are
+in the catalogue file, or in the images directory of a host.`,
   )
+  addCreateCommand(group, io)
   addListCommand(group, io, {
     nouns: 'images',
     columns,
-    labelled: false,
+    labelled: true,
     page: (session, query) => call(session, session.client.GET('/v1/images', { params: { query } })),
-    examples: ['berth image list', 'berth image list -q'],
+    watch: { kind: 'image', get: async (session, id) => (await get(session, id)).data },
+    examples: ['berth image list', 'berth image list -l team=platform -q', 'berth image list --watch'],
   })
   addShowCommand(group, io, {
     noun: 'an image',
-    versioned: false,
-    get: (session, id) => callForAnswer(session, session.client.GET('/v1/images/{id}', { params: { path: { id } } })),
+    versioned: true,
+    get,
     render: (image) =>
       renderFields([
         ['id', image.id],
+        ['name', image.metadata.name],
+        ['labels', formatLabels(image.metadata.labels)],
         ['title', image.spec.title],
         ['state', image.status.state],
         ['reason', image.status.reason],
@@ -53,6 +76,51 @@ needs it.`,
       ]),
     examples: ['berth image show ubuntu-22.04', 'berth image show ubuntu-22.04 -o json'],
   })
+  addUpdateCommand(group, io, {
+    noun: 'an image',
+    columns,
+    get,
+    patch: (session, id, body, header) =>
+      call(session, session.client.PATCH('/v1/images/{id}', { params: { path: { id }, header }, body })),
+    examples: ['berth image update team-base --label team=platform'],
+  })
+  addDeleteCommand(group, io, {
+    noun: 'an image',
+    remove: (session, id) => call(session, session.client.DELETE('/v1/images/{id}', { params: { path: { id } } })),
+    examples: ['berth image delete team-base'],
+  })
+}
+
+function addCreateCommand(group: Command, io: CliIo): void {
+  const create = group
+    .command('create')
+    .description('make an image known that hosts download')
+    .requiredOption('--id <id>', 'its name, as team-base', resourceId)
+    .requiredOption('--url <url>', 'where a qcow2 or raw disk is downloaded from, http or https')
+    .requiredOption('--sha256 <hex>', 'checksum of that file')
+    .requiredOption('--min-disk-gb <n>', 'smallest disk it fits on, GiB', integer(sizeLimits.diskGb))
+    .requiredOption('--default-user <name>', 'account that gets the SSH keys')
+    .option('--title <text>', 'what people see; the id when absent')
+    .addOption(new Option('--network <how>', 'how the guest is told its address').choices(['static', 'dhcp']))
+  withOutput(withMetadata(create)).action(async (flags: CreateFlags, command: Command) => {
+    const session = openSession(io, command)
+    const { id, url, sha256, minDiskGb, defaultUser, title, network } = flags
+    const spec = {
+      ...{ source_url: url, sha256, min_disk_gb: minDiskGb, default_user: defaultUser },
+      ...(title === undefined ? {} : { title }),
+      ...(network === undefined ? {} : { network }),
+    }
+    const body = { ...metadataOf(flags), id, spec }
+    const image = await call(session, session.client.POST('/v1/images', { body }))
+    print(io, flags, image, () => renderTable(columns(io.now()), [image]))
+  })
+  withExamples(create, [
+    'berth image create --id team-base --url https://images.example/base.qcow2 --sha256 HEX --min-disk-gb 4 --default-user admin',
+  ])
+}
+
+function get(session: Session, id: string) {
+  return callForAnswer(session, session.client.GET('/v1/images/{id}', { params: { path: { id } } }))
 }
 
 function sizeOf({ status }: Image): string {

@@ -17,6 +17,7 @@ export const errorCatalogue = {
   in_use: { status: 409, title: 'The resource is in use' },
   invalid_state: { status: 409, title: 'The instance is in a state that does not allow this' },
   stale_report: { status: 409, title: 'A newer report of this host was received already' },
+  read_only: { status: 409, title: 'The resource is not managed through the API' },
   precondition_failed: { status: 412, title: 'The resource is another version than If-Match names' },
   body_too_large: { status: 413, title: 'The body is too large' },
   uri_too_long: { status: 414, title: 'The URI is too long' },

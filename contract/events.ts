@@ -2,7 +2,16 @@ import Type, { type Static } from 'typebox'
 import { named, strict, Timestamp } from './schema.ts'
 
 /** The kinds of resource that events speak of. */
-export const eventResources = ['instance', 'operation', 'vpc', 'subnet', 'security_group', 'ssh_key', 'host'] as const
+export const eventResources = [
+  'instance',
+  'operation',
+  'vpc',
+  'subnet',
+  'security_group',
+  'ssh_key',
+  'image',
+  'host',
+] as const
 export type EventResource = (typeof eventResources)[number]
 
 export const eventActions = ['created', 'updated', 'deleted'] as const
@@ -10,7 +19,8 @@ export type EventAction = (typeof eventActions)[number]
 
 /**
  * The `data` of one event of `GET /v1/events`: which resource changed and where it stands now. `detail` has `state` and
- * `generation` of an instance, `type`, `status` and `resource_id` of an operation; GET of the resource has the rest.
+ * `generation` of an instance, `state` of an image and of a host that falls silent or comes back, `type`,
+ * `status` and `resource_id` of an operation; GET of the resource has the rest.
  */
 export const Event = named(
   'Event',

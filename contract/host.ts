@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern, generatedIdPattern } from './ids.ts'
-import { CatalogueImage, HostImage, ImageId } from './images.ts'
+import { CatalogueImage, HostImage, ImageId, RegisteredSha256 } from './images.ts'
 import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from './instances.ts'
 import { PolicyGroup } from './network-policy.ts'
 import { stepNames, stepStatuses } from './operations.ts'
@@ -82,13 +82,34 @@ export const DesiredNetwork = Type.Object(
 )
 export type DesiredNetwork = Static<typeof DesiredNetwork>
 
+/** An image that an instance of the host is made from. */
+export const DesiredImage = Type.Object(
+  {
+    ...CatalogueImage.properties,
+    registered: Type.Optional(
+      Type.Literal(true, {
+        description: 'Made through the API: a download of it is good only with its sha256, and goes when it is deleted',
+      }),
+    ),
+  },
+  strict,
+)
+export type DesiredImage = Static<typeof DesiredImage>
+
+/** A download that no image needs any more: the host removes it when it is the one with this checksum. */
+export const RemovedImage = Type.Object({ id: ImageId, registered_sha256: RegisteredSha256 }, strict)
+export type RemovedImage = Static<typeof RemovedImage>
+
 export const Desired = Type.Object(
   {
     revision: Count,
     instances: Type.Array(DesiredInstance),
     networks: Type.Array(DesiredNetwork),
     security_groups: Type.Array(PolicyGroup, { default: [], description: 'All that these instances carry' }),
-    images: Type.Array(CatalogueImage),
+    images: Type.Array(DesiredImage),
+    removed_images: Type.Optional(
+      Type.Array(RemovedImage, { description: 'Absent in what an agent stored before it had this field' }),
+    ),
   },
   strict,
 )
@@ -181,6 +202,7 @@ export const ObservedImage = Type.Object(
     received_bytes: Count,
     total_bytes: Type.Union([Count, Type.Null()]),
     reason: Text,
+    registered_sha256: Type.Optional(RegisteredSha256),
     image: Type.Union([HostImage, Type.Null()]),
   },
   strict,

@@ -187,7 +187,8 @@ export interface paths {
         /** List images in the order of their ids */
         get: operations["listImages"];
         put?: never;
-        post?: never;
+        /** Create an image */
+        post: operations["createImage"];
         delete?: never;
         options?: never;
         head?: never;
@@ -205,10 +206,12 @@ export interface paths {
         get: operations["getImage"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** Delete an image that nothing uses */
+        delete: operations["deleteImage"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change an image */
+        patch: operations["updateImage"];
         trace?: never;
     };
     "/v1/ssh-keys": {
@@ -809,6 +812,8 @@ export interface components {
                 };
                 /** @description RFC 3339 UTC, "" while unknown */
                 created_at: string;
+                /** @description Rises with every change by a caller */
+                generation: number;
             };
             spec: {
                 title: string;
@@ -832,9 +837,60 @@ export interface components {
                 reason: string;
             };
         };
+        ImageCreate: {
+            /**
+             * @description Its name: `fedora-43`
+             * @example fedora-43
+             * @example team-base
+             */
+            id: string;
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
+                labels?: {
+                    [key: string]: string;
+                };
+            };
+            spec: {
+                /** @description The id when absent */
+                title?: string;
+                /**
+                 * @description http or https, without credentials, never of a loopback or link-local address
+                 * @example https://images.example/disk.qcow2
+                 */
+                source_url: string;
+                /** @description Of the file at source_url */
+                sha256: string;
+                /** @description Smallest disk the image fits on, GiB */
+                min_disk_gb: number;
+                /** @constant */
+                architecture?: "x86_64";
+                /** @description Account that gets the SSH keys */
+                default_user: string;
+                /** @enum {string} */
+                network?: "static" | "dhcp";
+            };
+        };
         ImageList: {
             items: components["schemas"]["Image"][];
             next_cursor?: string;
+        };
+        ImagePatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
+            };
         };
         SshKey: {
             id: string;
@@ -1274,6 +1330,19 @@ export interface components {
                 };
             };
         };
+        /** @description in_use: The resource is in use; read_only: The resource is not managed through the API */
+        InUseOrReadOnly: {
+            headers: {
+                "x-request-id": components["headers"]["x-request-id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "in_use" | "read_only";
+                };
+            };
+        };
         /** @description internal: The server failed; the request id finds the cause in its log */
         Internal: {
             headers: {
@@ -1414,6 +1483,19 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"] & {
                     /** @enum {string} */
                     code?: "precondition_failed";
+                };
+            };
+        };
+        /** @description read_only: The resource is not managed through the API */
+        ReadOnly: {
+            headers: {
+                "x-request-id": components["headers"]["x-request-id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "read_only";
                 };
             };
         };
@@ -2038,6 +2120,9 @@ export interface operations {
                 limit?: number;
                 /** @description next_cursor of the page before */
                 cursor?: string;
+                name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
             };
             header?: never;
             path?: never;
@@ -2058,6 +2143,47 @@ export interface operations {
             400: components["responses"]["InvalidQuery"];
             403: components["responses"]["ForbiddenOrigin"];
             414: components["responses"]["UriTooLong"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    createImage: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ImageCreate"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    location: components["headers"]["location"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Image"];
+                };
+            };
+            400: components["responses"]["InvalidHeaderOrInvalidJsonOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            409: components["responses"]["AlreadyExists"];
+            413: components["responses"]["BodyTooLarge"];
+            414: components["responses"]["UriTooLong"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["IdempotencyKeyReusedOrValidationFailed"];
             431: components["responses"]["HeaderTooLarge"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -2091,6 +2217,85 @@ export interface operations {
             403: components["responses"]["ForbiddenOrigin"];
             404: components["responses"]["NotFound"];
             414: components["responses"]["UriTooLong"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    deleteImage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidJsonOrInvalidPathOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InUseOrReadOnly"];
+            413: components["responses"]["BodyTooLarge"];
+            414: components["responses"]["UriTooLong"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    updateImage: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ImagePatch"];
+                "application/merge-patch+json": components["schemas"]["ImagePatch"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Image"];
+                };
+            };
+            400: components["responses"]["InvalidHeaderOrInvalidJsonOrInvalidPathOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["ReadOnly"];
+            412: components["responses"]["PreconditionFailed"];
+            413: components["responses"]["BodyTooLarge"];
+            414: components["responses"]["UriTooLong"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
             431: components["responses"]["HeaderTooLarge"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

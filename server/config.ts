@@ -1,3 +1,4 @@
+import type { PrivateSources } from '@berth/contract/image-source.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { InstanceType } from '@berth/contract/instance-types.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
@@ -28,6 +29,8 @@ export interface Settings {
   drainMs: number
   /** Period of the controllers, which repairs lost wakes. */
   controllerPeriodMs: number
+  /** Which loopback and link-local addresses images may be downloaded from. */
+  allowPrivateImageSources: PrivateSources
   /** Bounds on what clients may send and hold. */
   limits: Limits
 }
@@ -52,6 +55,7 @@ export const defaultSettings: Settings = {
   readyBoundMs: 2000,
   drainMs: 0,
   controllerPeriodMs: 10_000,
+  allowPrivateImageSources: false,
   limits: defaultLimits,
 }
 

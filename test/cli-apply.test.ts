@@ -114,6 +114,41 @@ spec: {}
     await expectGolden('apply-impossible', run, await apply(text, '--dry-run'))
   })
 
+  test('an image is made before the instance that needs it, cannot get other bytes, and goes after it', async () => {
+    const text = `
+kind: Instance
+metadata: { name: based, labels: { app: based } }
+spec: { type: micro, image: team-base }
+---
+kind: Image
+id: team-base
+metadata: { labels: { app: based } }
+spec:
+  source_url: https://images.example/base.qcow2
+  sha256: ${'ab'.repeat(32)}
+  min_disk_gb: 1
+  default_user: admin
+`
+    const made = await apply(text)
+    expect({ code: made.code, stderr: made.stderr }).toMatchObject({ code: 0 })
+    expect(results(made.stdout)).toEqual(['created', 'created'])
+    expect(results((await apply(text)).stdout)).toEqual(['unchanged', 'unchanged'])
+    expect((await apply(text.replace('app: based } }\nspec:\n  source', 'env: a } }\nspec:\n  source'))).code).toBe(0)
+    expect((await json('image', 'show', 'team-base')).metadata.labels).toEqual({ env: 'a' })
+    const other = await apply(text.replace('abab', 'cdcd'))
+    expect(other.code).toBe(5)
+    expect(other.stdout + other.stderr).toContain('spec.sha256')
+    await apply(text)
+    const removed = async () =>
+      stack.host.report(await stack.host.wanted(({ power }) => power === 'deleted'), { power: 'absent' })
+    await stack.host.report(await stack.host.wanted(), stack.host.running('true'))
+    const argv = ['apply', '-f', '-', '--prune', '-l', 'app=based']
+    const pruned = await stack.run(argv, { stdin: 'kind: Vpc\nid: vpc-abc123\n', onWait: [removed] })
+    expect({ code: pruned.code, stderr: pruned.stderr }).toMatchObject({ code: 0 })
+    expect((await stack.run(['image', 'show', 'team-base'])).code).toBe(4)
+    expect((await stack.run(['image', 'delete', 'micro'])).code).toBe(5)
+  })
+
   test('--prune deletes what the selector matches and no file declares, and nothing else', async () => {
     await apply(shop)
     await stack.run(['vpc', 'create', '--id', 'vpc-other', '--cidr', '10.40.0.0/16', '--label', 'app=other'])

@@ -48,12 +48,15 @@ test('every operation of the API is reached by a command', async () => {
   await run('vpc', 'create', '--id', 'vpc-a', '--cidr', '10.9.0.0/16')
   await run('subnet', 'create', '--id', 'subnet-a', '--vpc', 'vpc-a', '--cidr', '10.9.1.0/24')
   await run('ssh-key', 'create', '--id', 'key-a', '--file', '-')
+  const source = ['--url', 'https://images.example/a.qcow2', '--sha256', 'ab'.repeat(32)]
+  await run('image', 'create', '--id', 'base-a', ...source, '--min-disk-gb', '1', '--default-user', 'root')
   await run('security-group', 'create', '--id', 'sg-a', '--allow-in', 'tcp:80:any')
   const owned = [
     ['vpc', 'vpc-a'],
     ['subnet', 'subnet-a'],
     ['ssh-key', 'key-a'],
     ['security-group', 'sg-a'],
+    ['image', 'base-a'],
     ['host', stack.host.id],
   ] as const
   for (const [group, id] of owned) {

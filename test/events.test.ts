@@ -6,6 +6,13 @@ import { describe, expect, test } from 'vitest'
 import { type EventStream, openEvents } from './event-stream.ts'
 import { type Stack, startStack, TestClock, testPublicKey, until } from './stack.ts'
 
+const imageSpec = {
+  source_url: 'https://images.example/base.qcow2',
+  sha256: 'ab'.repeat(32),
+  min_disk_gb: 1,
+  default_user: 'root',
+}
+
 const dayMs = 24 * 60 * 60_000
 
 const sequences = (events: readonly { data: Event }[]) => events.map((event) => event.data.sequence)
@@ -48,10 +55,13 @@ describe('what is told', () => {
       ['POST', '/v1/subnets', { id: 'subnet-a', spec: { vpc_id: 'vpc-a', cidr: '10.0.1.0/24' } }],
       ['POST', '/v1/security-groups', { id: 'sg-a' }],
       ['POST', '/v1/ssh-keys', { id: 'key-a', spec: { public_key: testPublicKey } }],
+      ['POST', '/v1/images', { id: 'base', spec: imageSpec }],
       ['PATCH', '/v1/vpcs/vpc-a', { metadata: { name: 'renamed' } }],
       ['PATCH', '/v1/subnets/subnet-a', { metadata: { labels: { a: 'b' } } }],
       ['PATCH', '/v1/security-groups/sg-a', { spec: { description: 'changed' } }],
       ['PATCH', '/v1/ssh-keys/key-a', { metadata: { name: 'renamed' } }],
+      ['PATCH', '/v1/images/base', { metadata: { labels: { a: 'b' } } }],
+      ['DELETE', '/v1/images/base', undefined],
       ['DELETE', '/v1/ssh-keys/key-a', undefined],
       ['DELETE', '/v1/security-groups/sg-a', undefined],
       ['DELETE', '/v1/subnets/subnet-a', undefined],
@@ -68,10 +78,13 @@ describe('what is told', () => {
       'subnet.created subnet-a',
       'security_group.created sg-a',
       'ssh_key.created key-a',
+      'image.created base',
       'vpc.updated vpc-a',
       'subnet.updated subnet-a',
       'security_group.updated sg-a',
       'ssh_key.updated key-a',
+      'image.updated base',
+      'image.deleted base',
       'ssh_key.deleted key-a',
       'security_group.deleted sg-a',
       'subnet.deleted subnet-a',

@@ -211,12 +211,17 @@ test('a key is free again after 24 hours, not before, and old ones are removed',
 describe('every POST', () => {
   test('of the smaller resources gives the first answer again', async () => {
     await using stack = await startStack({ agent: false })
+    const sha256 = 'ab'.repeat(32)
     const posts: [string, object][] = [
       ['vpcs', { id: 'vpc-a', spec: { cidr: '10.0.0.0/16' } }],
       ['vpcs', { spec: { cidr: '10.1.0.0/16' } }],
       ['subnets', { spec: { vpc_id: 'vpc-a', cidr: '10.0.1.0/24' } }],
       ['security-groups', {}],
       ['ssh-keys', { spec: { public_key: testPublicKey } }],
+      [
+        'images',
+        { id: 'base', spec: { source_url: 'https://a.example', sha256, min_disk_gb: 1, default_user: 'root' } },
+      ],
     ]
     for (const [index, [plural, sent]] of posts.entries()) {
       const first = await post<{ id: string }>(stack, `k${index}`, `/v1/${plural}`, sent)

@@ -68,6 +68,8 @@ export interface StackOptions {
   /** The server's clock; the agent keeps the real one. */
   now?: () => number
   host?: SimulatedHostOptions
+  /** The host itself, when it is a special one. */
+  machine?: SimulatedHost
   agentSettings?: Partial<AgentSettings>
   images?: readonly CatalogueImage[]
   /** Where server and agent log, each with the field `process`; BERTH_TEST_LOG unless given. */
@@ -126,7 +128,7 @@ export class Stack {
     this.#options = options
     this.#log = options.log ?? testLog()
     this.#ledgerFile = join(this.#directory, 'ledger.db')
-    this.host = new SimulatedHost(options.host)
+    this.host = options.machine ?? new SimulatedHost(options.host)
     this.hostId = hostIdOf(this.#ledgerFile)
   }
 

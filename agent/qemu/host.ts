@@ -2,9 +2,15 @@ import { type FSWatcher, watch } from 'node:fs'
 import { chmod, mkdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
-import type { Desired, DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
+import type {
+  Desired,
+  DesiredImage,
+  DesiredInstance,
+  DesiredNetwork,
+  ObservedImage,
+  RemovedImage,
+} from '@berth/contract/host.ts'
 import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 import { Address4 } from 'ip-address'
 import type { Logger } from 'pino'
@@ -12,6 +18,7 @@ import { diskFiles, ensureOverlay, exists } from '../disks.ts'
 import { type HostDriver, HostError, type Vmm } from '../host-driver.ts'
 import { ImageDownloadError } from '../image-download-error.ts'
 import { imagePath } from '../image-files.ts'
+import { observeImages } from '../image-report.ts'
 import type { ImageStore } from '../image-store.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
 import { type Nic, nicOf } from '../nic.ts'
@@ -80,7 +87,6 @@ export class QemuHost implements HostDriver {
     })
     await ensureTunDevice(options.log)
     await options.images.rescan()
-    await options.images.removeStalePartials(Date.now())
     return new QemuHost(options, accelerator, hostBootId, await renderVendorData(options.guestDirectory))
   }
 
@@ -102,24 +108,11 @@ export class QemuHost implements HostDriver {
   }
 
   async images(): Promise<ObservedImage[]> {
-    const { images } = this.#options
-    await images.rescan()
-    const available = new Map(images.list().map((image) => [image.id, image]))
-    const ids = new Set([...available.keys(), ...images.attempted()])
-    return [...ids].flatMap((id): ObservedImage[] => {
-      const status = images.status(id)
-      if (status.state === 'missing') return []
-      return [
-        {
-          id,
-          state: status.state,
-          received_bytes: status.receivedBytes,
-          total_bytes: status.totalBytes,
-          reason: status.reason,
-          image: available.get(id) ?? null,
-        },
-      ]
-    })
+    return observeImages(this.#options.images)
+  }
+
+  removeImages(images: readonly RemovedImage[]): void {
+    this.#options.images.setUnwanted(images)
   }
 
   onImagesChange(listener: () => void): void {
@@ -132,7 +125,7 @@ export class QemuHost implements HostDriver {
 
   async ensureImage(
     instance: DesiredInstance,
-    image: CatalogueImage,
+    image: DesiredImage,
     options: { signal: AbortSignal; onProgress: () => void },
   ): Promise<void> {
     if (await exists(diskFiles(this.#directoryOf(instance.id)).disk)) return
@@ -146,7 +139,7 @@ export class QemuHost implements HostDriver {
   async ensureDisk(
     instance: DesiredInstance,
     network: DesiredNetwork,
-    image: CatalogueImage,
+    image: DesiredImage,
     options: { signal: AbortSignal },
   ): Promise<void> {
     const directory = this.#directoryOf(instance.id)

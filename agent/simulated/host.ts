@@ -1,11 +1,17 @@
 import { randomBytes } from 'node:crypto'
-import type { DesiredInstance, DesiredNetwork, ObservedImage } from '@berth/contract/host.ts'
+import type {
+  DesiredImage,
+  DesiredInstance,
+  DesiredNetwork,
+  ObservedImage,
+  RemovedImage,
+} from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
 import type { HostDriver, HostError, Vmm } from '../host-driver.ts'
 import { type Nic, nicOf } from '../nic.ts'
 import { pause, systemTimers, type Timers } from '../timers.ts'
 import { untilAborted } from '../until-aborted.ts'
+import { SimulatedImages } from './images.ts'
 import { SimulatedVmm } from './vmm.ts'
 
 /** Names the simulated host uses where a real one uses its installation id. */
@@ -50,6 +56,7 @@ export class SimulatedHost implements HostDriver {
   hostBootId = `simulated-${randomBytes(4).toString('hex')}-boot-1`
   readonly #options: Required<SimulatedHostOptions>
   readonly #instances = new Map<string, SimulatedInstance>()
+  readonly #images = new SimulatedImages()
   readonly #faults = new Map<FaultPoint, HostError[]>()
   readonly #held = new Map<FaultPoint, Hold>()
   /** How many agents were killed before the one that works now. */
@@ -69,12 +76,17 @@ export class SimulatedHost implements HostDriver {
     return this.#options.capacity
   }
 
-  /** It has every image. */
   async images(): Promise<ObservedImage[]> {
-    return []
+    return this.#images.list()
   }
 
-  onImagesChange(): void {}
+  onImagesChange(listener: () => void): void {
+    this.#images.onChange = listener
+  }
+
+  removeImages(images: readonly RemovedImage[]): void {
+    this.#images.remove(images)
+  }
 
   /** Make the next calls at a point fail, one error each. */
   failNext(point: FaultPoint, ...errors: HostError[]): void {
@@ -111,6 +123,7 @@ export class SimulatedHost implements HostDriver {
   /** What the agent had begun comes to nothing, as when it was killed; VMs run on. */
   abandonWork(): void {
     this.#agents++
+    this.#images.abandon()
     for (const instance of this.#instances.values()) instance.watchers.clear()
   }
 
@@ -135,16 +148,17 @@ export class SimulatedHost implements HostDriver {
 
   async ensureImage(
     instance: DesiredInstance,
-    _image: CatalogueImage,
+    image: DesiredImage,
     options: { signal: AbortSignal; onProgress: () => void },
   ): Promise<void> {
-    if (!this.#instance(instance).hasDisk) await this.#work('image', options.signal)
+    if (this.#instance(instance).hasDisk) return
+    await this.#images.have(image, () => this.#work('image', options.signal), options.signal)
   }
 
   async ensureDisk(
     instance: DesiredInstance,
     _network: DesiredNetwork,
-    _image: CatalogueImage,
+    _image: DesiredImage,
     { signal }: { signal: AbortSignal },
   ): Promise<void> {
     await this.#work('disk', signal)

@@ -1,5 +1,4 @@
-import type { Desired, DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { Desired, DesiredImage, DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
 import { type PolicyGroup, policyRule } from '@berth/contract/network-policy.ts'
 import type { Context } from '../context.ts'
 import { getHost } from '../store/hosts.ts'
@@ -11,6 +10,7 @@ import { listSubnetsOfVpcs } from '../store/subnets.ts'
 import { listVpcsById } from '../store/vpcs.ts'
 import { waitForChange } from '../waiting.ts'
 import { gatewayOf } from './cidr.ts'
+import { findRemovedImages } from './image-reports.ts'
 import { findKnownImage } from './images.ts'
 
 /** What a host should have, once its revision is another than `since`; null when nothing changed within `holdMs`. */
@@ -38,6 +38,7 @@ async function snapshot(ctx: Context, db: Reader, hostId: string, revision: numb
     networks: await desiredNetworks(db, new Set(instances.map((instance) => instance.vpc_id))),
     security_groups: await desiredGroups(db, new Set(instances.flatMap((instance) => instance.security_groups))),
     images: await desiredImages(ctx, db, new Set(instances.map((instance) => instance.image))),
+    removed_images: await findRemovedImages(db, (await getHost(db, hostId)).images),
   }
 }
 
@@ -88,8 +89,8 @@ async function desiredGroups(db: Reader, ids: ReadonlySet<string>): Promise<Poli
   return groups.map(({ id, rules }) => ({ id, rules: rules.map(policyRule) }))
 }
 
-async function desiredImages(ctx: Context, db: Reader, ids: ReadonlySet<string>): Promise<CatalogueImage[]> {
-  const images: CatalogueImage[] = []
+async function desiredImages(ctx: Context, db: Reader, ids: ReadonlySet<string>): Promise<DesiredImage[]> {
+  const images: DesiredImage[] = []
   for (const id of ids) {
     const image = await findKnownImage(ctx, db, id)
     if (image !== null) images.push(image)

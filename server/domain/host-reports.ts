@@ -5,6 +5,7 @@ import { appendConsole, consoleEnd } from '../store/console-log.ts'
 import { findHost, insertHostIfAbsent, updateHostReport } from '../store/hosts.ts'
 import { findReportText, getInstance, updateReport } from '../store/instances.ts'
 import type { Transaction } from '../store/store.ts'
+import { followImageReports } from './image-reports.ts'
 import { settleInstance } from './instance-lifecycle.ts'
 
 /**
@@ -44,6 +45,7 @@ async function storeObserved(ctx: Context, hostId: string, observed: Observed): 
       images: observed.images,
       last_seen_at: ctx.now(),
     })
+    await followImageReports(ctx, tx, hostId, { before: host.images, after: observed.images })
     await recordInstances(ctx, tx, hostId, observed.instances)
   })
 }

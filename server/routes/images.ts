@@ -1,18 +1,25 @@
-import { Image, ImageList } from '@berth/contract/images.ts'
+import { Image, ImageCreate, ImageList, ImagePatch } from '@berth/contract/images.ts'
 import type { Context } from '../context.ts'
-import { readImage, readImages } from '../domain/images.ts'
+import { createImage, deleteImage, patchImage, readImage, readImages } from '../domain/images.ts'
 import type { Api } from './api.ts'
-import { PageQuery, pageInMemory, readRoutes } from './resource-routes.ts'
+import { withLabels } from './list-page.ts'
+import { ownedRoutes, pageInMemory } from './resource-routes.ts'
 
 /** /v1/images */
 export function imageRoutes(api: Api, ctx: Context): void {
-  readRoutes(api, {
+  ownedRoutes(api, ctx, {
     plural: 'images',
     noun: 'Image',
+    aNoun: 'an image',
     one: Image,
     many: ImageList,
+    body: ImageCreate,
+    patchBody: ImagePatch,
+    ownProblems: ['read_only'],
     get: (id) => readImage(ctx, id),
-    query: PageQuery,
-    list: async (_filter, page) => pageInMemory(await readImages(ctx), page),
+    list: async (filter, page) => pageInMemory(await readImages(ctx, withLabels(filter)), page),
+    create: (tx, body: ImageCreate) => createImage(ctx, tx, body),
+    patch: (id, body: ImagePatch, ifMatch) => patchImage(ctx, id, body, ifMatch),
+    remove: (id) => deleteImage(ctx, id),
   })
 }

@@ -1,3 +1,4 @@
+import type { ErrorCode } from '@berth/contract/errors.ts'
 import { pathIdPattern } from '@berth/contract/ids.ts'
 import {
   IdempotencyHeaders,
@@ -96,12 +97,14 @@ export interface ChangeableResource<Patch, Item> {
   aNoun: string
   one: TSchema
   patchBody: TSchema
+  /** Codes of its own that a change or a removal can be answered with. */
+  ownProblems?: readonly ErrorCode[]
   patch: (id: string, body: Patch, ifMatch: string | undefined) => Promise<Item>
 }
 
 /** The route that changes a resource. */
 export function patchRoute<Patch, Item extends { id: string }>(api: Api, resource: ChangeableResource<Patch, Item>) {
-  const { plural, noun, aNoun } = resource
+  const { plural, noun, aNoun, ownProblems = [] } = resource
   api.patch(
     `/v1/${plural}/:id`,
     {
@@ -112,7 +115,10 @@ export function patchRoute<Patch, Item extends { id: string }>(api: Api, resourc
         params: IdParams,
         headers: PreconditionHeaders,
         body: ref(resource.patchBody),
-        response: { 200: withHeaders(ref(resource.one), { etag: ETag }), ...problems(...patchProblems) },
+        response: {
+          200: withHeaders(ref(resource.one), { etag: ETag }),
+          ...problems(...patchProblems, ...ownProblems),
+        },
       },
     },
     async (request, reply) => {
@@ -151,7 +157,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
   ctx: Context,
   resource: OwnedResource<Input, Patch, Item, Filter>,
 ): void {
-  const { plural, noun, aNoun } = resource
+  const { plural, noun, aNoun, ownProblems = [] } = resource
   readRoutes(api, resource)
   patchRoute(api, resource)
   api.post(
@@ -180,7 +186,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
         summary: `Delete ${aNoun} that nothing uses`,
         tags: [plural],
         params: IdParams,
-        response: { 204: NoContent, ...problems('invalid_path', 'not_found', 'in_use') },
+        response: { 204: NoContent, ...problems('invalid_path', 'not_found', 'in_use', ...ownProblems) },
       },
     },
     async (request, reply) => {

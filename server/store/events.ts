@@ -21,13 +21,14 @@ export interface StoredEvent extends Omit<EventRow, 'detail' | 'sequence'> {
 
 /** Add a change to those of the same transaction: each resource has one event, with what it came to in the end. */
 export function mergeChange(changes: Map<string, Change>, change: Change): void {
-  const before = changes.get(change.id)
+  const key = `${change.resource} ${change.id}` // the id of an image may look like any other
+  const before = changes.get(key)
   if (before === undefined) {
-    changes.set(change.id, change)
+    changes.set(key, change)
     return
   }
   const action = before.action === 'created' && change.action === 'updated' ? 'created' : change.action
-  changes.set(change.id, { ...before, ...change, action })
+  changes.set(key, { ...before, ...change, action })
 }
 
 /** The type of the event that a change becomes: `instance.updated`. */

@@ -85,21 +85,33 @@ const withImage = prepare((db, place) =>
 )
 
 /**
- * The image under an id as the first host that has it describes it, or null. Image ids have neither % nor _, so that
- * the database finds the hosts that name it without anybody parsing the lists of the others.
+ * What hosts report of the image under an id, in the order of the hosts; whoever looks for one report reads no more than
+ * it takes. Image ids have neither % nor _, so that the database finds the hosts that name it without anybody parsing
+ * the lists of the others.
  */
-export async function findHostImage(db: Reader, id: string): Promise<NonNullable<ObservedImage['image']> | null> {
+export async function* reportsOfImage(
+  db: Reader,
+  id: string,
+): AsyncGenerator<{ hostId: string; report: ObservedImage }> {
   let after = ''
   for (let limit = 1; ; limit = 50) {
     const rows = await withImage.all(db, { after, pattern: `%"id":"${id}"%`, limit })
     for (const row of rows) {
       const images: ObservedImage[] = JSON.parse(row.images)
-      const found = images.find((candidate) => candidate.id === id && candidate.image !== null)
-      if (found !== undefined) return found.image
+      const report = images.find((candidate) => candidate.id === id)
+      if (report !== undefined) yield { hostId: row.id, report }
       after = row.id
     }
-    if (rows.length < limit) return null
+    if (rows.length < limit) return
   }
+}
+
+/** An image that a host has of itself, not for one made through the API, as the first such host describes it, or null. */
+export async function findHostImage(db: Reader, id: string): Promise<NonNullable<ObservedImage['image']> | null> {
+  for await (const { report } of reportsOfImage(db, id)) {
+    if (report.image !== null && report.image.registered_sha256 === undefined) return report.image
+  }
+  return null
 }
 
 /** Make the host known; does nothing when it is. */

@@ -4,7 +4,7 @@ import { ApiError } from '../api-error.ts'
 import type { Transaction } from './store.ts'
 
 /** The smaller resources whose name and labels a caller may change, by their tables. */
-const resources = { vpcs: 'vpc', subnets: 'subnet', ssh_keys: 'ssh_key' } as const
+const resources = { vpcs: 'vpc', subnets: 'subnet', ssh_keys: 'ssh_key', images: 'image' } as const
 
 export interface StoredMetadata {
   id: string

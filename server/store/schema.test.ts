@@ -37,13 +37,13 @@ describe.each(engines)('the schema on $name', (engine) => {
   })
 })
 
-describe('an upgrade of a database of the first schema', () => {
+describe.each(['0001', '0002'])('an upgrade of a database of schema %s', (version) => {
   const open: TestDatabase[] = []
   afterEach(async () => {
     for (const database of open.splice(0)) await database.remove()
   })
 
-  /** The database that a server of the first schema wrote: web-1 runs, web-2 is stopped, one instance is terminated. */
+  /** The database that a server of that schema wrote: web-1 runs, web-2 is stopped, one instance is terminated. */
   async function oldDatabase(): Promise<TestDatabase> {
     const [sqlite] = engines
     if (sqlite === undefined) throw new Error('SQLite is the first engine')
@@ -52,7 +52,7 @@ describe('an upgrade of a database of the first schema', () => {
     const file = new SqliteDatabase(database.database)
     file.pragma('journal_mode = WAL')
     file.pragma('foreign_keys = OFF') // the dump is in the order of the names
-    file.exec(readFileSync(join(import.meta.dirname, 'testing', 'database-0001.sql'), 'utf8'))
+    file.exec(readFileSync(join(import.meta.dirname, 'testing', `database-${version}.sql`), 'utf8'))
     file.close()
     return database
   }

@@ -11,6 +11,7 @@ export interface Database {
   subnet_addresses: SubnetAddressRow
   security_groups: SecurityGroupRow
   ssh_keys: SshKeyRow
+  images: ImageRow
   instances: InstanceRow
   instance_labels: InstanceLabelRow
   instance_security_groups: InstanceSecurityGroupRow
@@ -99,6 +100,21 @@ export interface SshKeyRow {
   public_key: string
   fingerprint: string
   generation: number
+}
+
+/** An image made through the API. */
+export interface ImageRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  generation: number
+  title: string
+  source_url: string
+  sha256: string
+  min_disk_gb: number
+  default_user: string
+  network: string
 }
 
 /**

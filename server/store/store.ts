@@ -5,6 +5,7 @@ import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engi
 import { type Change, eventType, insertEvents, mergeChange } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
+import { images } from './migrations/0003-images.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import { openPostgres, postgresColumnTypes } from './postgres.ts'
 import type { Database } from './schema.ts'
@@ -218,7 +219,7 @@ export class Store {
       await insertEvents(db, [...changes.values()], this.#now())
       await db.executeQuery(releaseSavepoint)
       commit.kept++
-      for (const id of changes.keys()) commit.changed.add(id)
+      for (const change of changes.values()) commit.changed.add(change.id)
       for (const id of woken) commit.changed.add(id)
       for (const change of changes.values()) commit.events.push(eventType(change))
       commit.afterwards.push(...afterwards)
@@ -243,7 +244,11 @@ export function isPostgresUrl(database: string): boolean {
 
 /** Every migration by name, in the words of a dialect. One that was ever released is not changed any more. */
 export function migrations(types: ColumnTypes): Record<string, Migration> {
-  return { '0001-initial': initial(types), '0002-events-and-keys': eventsAndKeys(types) }
+  return {
+    '0001-initial': initial(types),
+    '0002-events-and-keys': eventsAndKeys(types),
+    '0003-images': images(types),
+  }
 }
 
 async function migrate(engine: StoreEngine): Promise<void> {

@@ -2,8 +2,7 @@ import type { HostDriver, Vmm } from '@berth/agent/host-driver.ts'
 import type { Nic } from '@berth/agent/nic.ts'
 import type { SimulatedHost } from '@berth/agent/simulated/host.ts'
 import type { SimulatedVmm } from '@berth/agent/simulated/vmm.ts'
-import type { DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { DesiredImage, DesiredInstance, DesiredNetwork, RemovedImage } from '@berth/contract/host.ts'
 
 /** What ends a call that takes too long. */
 type Ending = { signal: AbortSignal }
@@ -58,15 +57,19 @@ export class MortalHost implements HostDriver {
 
   onImagesChange(): void {}
 
+  removeImages(images: readonly RemovedImage[]): void {
+    if (!this.#dead()) this.#machine.removeImages(images)
+  }
+
   ensureImage(
     instance: DesiredInstance,
-    image: CatalogueImage,
+    image: DesiredImage,
     options: { signal: AbortSignal; onProgress: () => void },
   ) {
     return this.#alive(() => this.#machine.ensureImage(instance, image, options))
   }
 
-  ensureDisk(instance: DesiredInstance, network: DesiredNetwork, image: CatalogueImage, options: Ending) {
+  ensureDisk(instance: DesiredInstance, network: DesiredNetwork, image: DesiredImage, options: Ending) {
     return this.#alive(() => this.#machine.ensureDisk(instance, network, image, options))
   }
 

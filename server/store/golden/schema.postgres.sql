@@ -58,6 +58,22 @@ create table idempotency_keys (
 );
 CREATE INDEX idempotency_keys_age ON public.idempotency_keys USING btree (created_at);
 
+create table images (
+  id text not null,
+  name text not null,
+  labels text not null,
+  created_at bigint not null,
+  generation bigint not null,
+  title text not null,
+  source_url text not null,
+  sha256 text not null,
+  min_disk_gb bigint not null,
+  default_user text not null,
+  network text not null,
+  constraint images_pkey PRIMARY KEY (id)
+);
+
+
 create table instance_labels (
   instance_id text not null,
   key text not null,
@@ -125,6 +141,7 @@ create table instances (
   constraint instances_pkey PRIMARY KEY (id)
 );
 CREATE INDEX instances_host_id ON public.instances USING btree (host_id, id);
+CREATE INDEX instances_image ON public.instances USING btree (image, id) WHERE (terminated_at IS NULL);
 CREATE INDEX instances_name ON public.instances USING btree (name, id);
 CREATE INDEX instances_state ON public.instances USING btree (state, id);
 CREATE INDEX instances_subnet_id ON public.instances USING btree (subnet_id, id);

@@ -51,6 +51,20 @@ CREATE TABLE "idempotency_keys" (
 
 CREATE INDEX "idempotency_keys_age" on "idempotency_keys" ("created_at");
 
+CREATE TABLE "images" (
+  "id" text not null primary key,
+  "name" text not null,
+  "labels" text not null,
+  "created_at" integer not null,
+  "generation" integer not null,
+  "title" text not null,
+  "source_url" text not null,
+  "sha256" text not null,
+  "min_disk_gb" integer not null,
+  "default_user" text not null,
+  "network" text not null
+) strict;
+
 CREATE TABLE "instance_labels" (
   "instance_id" text not null references "instances" ("id") on delete cascade,
   "key" text not null,
@@ -115,6 +129,8 @@ CREATE TABLE "instances" (
 ) strict;
 
 CREATE INDEX "instances_host_id" on "instances" ("host_id", "id");
+
+CREATE INDEX "instances_image" on "instances" ("image", "id") where "terminated_at" is null;
 
 CREATE INDEX "instances_name" on "instances" ("name", "id");
 
