@@ -124,6 +124,7 @@ function insertFullHost(insert: Insert, n: number, at: number): void {
     allocated_disk_gb: 80 * instancesPerHost,
     images: JSON.stringify([heldImage]),
     last_seen_at: Date.now(),
+    silent: 0,
   })
 }
 

@@ -2,6 +2,7 @@ import { hasEnded } from '@berth/contract/operations.ts'
 import type { Context } from '../context.ts'
 import { expireOperation } from '../domain/instance-lifecycle.ts'
 import { deleteOldEvents, hasEventBefore } from '../store/events.ts'
+import { listNewlySilentHosts, updateSilent } from '../store/hosts.ts'
 import { deleteOldIdempotencyKeys, listOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { deleteInstance, findInstance, listExpiredInstances } from '../store/instances.ts'
 import { deleteOperations, getOperation, listOldOperations, listOverdueOperations } from '../store/operations.ts'
@@ -13,21 +14,42 @@ const batchSize = 100
 const sweepSize = 5000
 
 /**
- * What time alone brings about: operations past their deadline end, tombstones and old operations are removed.
+ * What time alone brings about: operations past their deadline end, hosts fall silent, tombstones and old operations are
+ * removed.
  * Everything else follows from a report in the transaction that stores it (domain/instance-lifecycle.ts).
  */
 export function lifecyclePass(ctx: Context): ControllerPass {
+  const startedAt = ctx.now()
   return async () => {
+    const silent = await noteSilentHosts(ctx, startedAt)
     const overdue = await expireOverdue(ctx)
     const tombstones = await removeTombstones(ctx)
     const operations = await removeOldOperations(ctx)
     const keys = await removeOldKeys(ctx)
     const events = await removeOldEvents(ctx)
-    if (overdue + tombstones + operations + keys + events === 0) return null
+    if (silent + overdue + tombstones + operations + keys + events === 0) return null
     return (
-      `ended ${overdue} overdue operations, removed ${tombstones} tombstones, ${operations} old operations, ` +
+      `${silent} hosts fell silent, ended ${overdue} overdue operations, removed ${tombstones} tombstones, ${operations} old operations, ` +
       `${keys} idempotency keys and ${events} events`
     )
+  }
+}
+
+/**
+ * Tell once of each host of which nothing was heard for so long that it counts as unreachable (`isReady` in
+ * domain/hosts.ts); its next report tells that it is back. A server that has just started has not listened yet: hosts
+ * get the same time again from its start, else every restart would tell of all of them.
+ */
+async function noteSilentHosts(ctx: Context, startedAt: number): Promise<number> {
+  const heard = ctx.now() - ctx.settings.hostUnreachableMs
+  if (heard < startedAt) return 0
+  for (let told = 0; ; ) {
+    if ((await listNewlySilentHosts(ctx.store.read, heard, 1)).length === 0) return told
+    told += await ctx.store.write(async (tx) => {
+      const hosts = await listNewlySilentHosts(tx.db, heard, batchSize)
+      for (const host of hosts) await updateSilent(tx, host)
+      return hosts.length
+    })
   }
 }
 

@@ -144,17 +144,45 @@ export type HostReport = Pick<
 
 /**
  * Store what a host says of itself; `host` is the version read before. It is a change that callers hear of only when
- * more is new than the time of the report.
+ * more is new than the time of the report, or when they were told that it is silent.
  */
 export async function updateHostReport(tx: Transaction, host: StoredHost, report: HostReport): Promise<void> {
   await tx.db
     .updateTable('hosts')
-    .set({ ...report, images: JSON.stringify(report.images) })
+    .set({ ...report, images: JSON.stringify(report.images), silent: 0 })
     .where('id', '=', host.id)
     .execute()
-  const told = shownColumns.some((column) => host[column] !== report[column]) || host.last_seen_at === 0
-  if (told) tx.changed({ resource: 'host', id: host.id, action: 'updated', detail: { generation: host.generation } })
-  else tx.wake(host.id)
+  const returned = host.last_seen_at === 0 || host.silent === 1
+  if (returned || shownColumns.some((column) => host[column] !== report[column])) {
+    const detail = { generation: host.generation, state: 'ready' }
+    tx.changed({ resource: 'host', id: host.id, action: 'updated', detail })
+  } else tx.wake(host.id)
+}
+
+const newlySilent = prepare((db, place) =>
+  db
+    .selectFrom('hosts')
+    .select(['id', 'generation'])
+    .where('silent', '=', 0)
+    .where('last_seen_at', '>', 0)
+    .where('last_seen_at', '<=', place('heard'))
+    .orderBy('id')
+    .limit(place('limit')),
+)
+
+/** Hosts of which nothing was heard since a time and of which that was not told yet, at most `limit`. */
+export function listNewlySilentHosts(
+  db: Reader,
+  heard: number,
+  limit: number,
+): Promise<Pick<HostRow, 'id' | 'generation'>[]> {
+  return newlySilent.all(db, { heard, limit })
+}
+
+/** Tell that nothing is heard of a host any more, until its next report. */
+export async function updateSilent(tx: Transaction, { id, generation }: Pick<HostRow, 'id' | 'generation'>) {
+  await tx.db.updateTable('hosts').set({ silent: 1 }).where('id', '=', id).execute()
+  tx.changed({ resource: 'host', id, action: 'updated', detail: { generation, state: 'unreachable' } })
 }
 
 /** What the document of a host shows of its reports, besides the time. */
@@ -257,6 +285,7 @@ const emptyHost = {
   allocated_disk_gb: 0,
   images: '[]',
   last_seen_at: 0,
+  silent: 0,
 } as const satisfies Omit<HostRow, 'id' | 'name' | 'created_at'>
 
 function parse(row: HostRow): StoredHost {

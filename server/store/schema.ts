@@ -49,6 +49,8 @@ export interface HostRow {
   allocated_disk_gb: number
   images: string
   last_seen_at: number
+  /** 1 once callers were told that nothing is heard of it any more, until its next report. */
+  silent: number
 }
 
 export interface VpcRow {

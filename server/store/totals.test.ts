@@ -118,4 +118,5 @@ const emptyHost = {
   allocated_disk_gb: 0,
   images: '[]',
   last_seen_at: 7,
+  silent: 0,
 }

@@ -2,7 +2,7 @@ import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
 import type { ColumnTypes } from '../engine.ts'
 
-/** Images that are made through the API, and which live instances an image has. */
+/** Images that are made through the API, which live instances an image has, and which hosts were said to be silent. */
 export function images(types: ColumnTypes): Migration {
   const { integer } = types
   return {
@@ -21,6 +21,10 @@ export function images(types: ColumnTypes): Migration {
         .addColumn('min_disk_gb', integer, (c) => c.notNull())
         .addColumn('default_user', 'text', (c) => c.notNull())
         .addColumn('network', 'text', (c) => c.notNull())
+        .execute()
+      await db.schema
+        .alterTable('hosts')
+        .addColumn('silent', integer, (c) => c.notNull().defaultTo(0))
         .execute()
       await db.schema
         .createIndex('instances_image')
