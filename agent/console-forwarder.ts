@@ -7,6 +7,9 @@ import { pause } from './timers.ts'
 /** Serial output goes to the server at most this often, milliseconds. */
 const everyMs = 1000
 
+/** A log up to this is sent without asking first what the server has of it. */
+const shortLogBytes = 4096
+
 /** Hands new serial output of all instances to the server. Where to go on is the server's word, so nothing doubles. */
 export class ConsoleForwarder {
   readonly #link: Link
@@ -58,7 +61,7 @@ export class ConsoleForwarder {
     const worker = this.#workers.get(id)
     if (worker === undefined || worker.record.power === 'absent') return
     let position = this.#positions.get(id)
-    if (position === undefined) position = await this.#link.console(id, 0, Buffer.alloc(0))
+    if (position === undefined) position = await this.#begin(id, worker)
     // a guest that floods its serial line is not followed byte by byte: the server keeps only the end
     position = Math.max(position, worker.serial.end - consoleLogKeptBytes)
     for (;;) {
@@ -67,5 +70,14 @@ export class ConsoleForwarder {
       if (data.length === 0) return
       position = await this.#link.console(id, offset, data)
     }
+  }
+
+  /**
+   * Where to begin. A short log is handed over whole, as that of an instance that has just started is: the server leaves
+   * out what it has and says where it wants to go on.
+   */
+  async #begin(id: string, worker: InstanceWorker): Promise<number> {
+    const { offset, data } = await worker.serial.read(0)
+    return data.length <= shortLogBytes ? offset : this.#link.console(id, 0, Buffer.alloc(0))
   }
 }

@@ -1,5 +1,6 @@
-import { ConsolePosition, Desired, desiredHoldMs, type Observed } from '@berth/contract/host.ts'
+import { type ConsoleChunk, ConsolePositions, Desired, desiredHoldMs, type Observed } from '@berth/contract/host.ts'
 import Value from 'typebox/value'
+import { ConsolePosts } from './console-posts.ts'
 import { pause, type Timers } from './timers.ts'
 
 /** The server answered with an error status. */
@@ -27,6 +28,7 @@ export class ServerLink implements Link {
   readonly #url: string
   readonly #credential: string
   readonly #signal: AbortSignal
+  readonly #consolePosts = new ConsolePosts((chunks) => this.#postConsole(chunks))
 
   constructor(url: string, credential: string, signal: AbortSignal) {
     this.#url = url
@@ -46,16 +48,17 @@ export class ServerLink implements Link {
     await this.#call('/v1/agent/observed', 15_000, observed)
   }
 
-  async console(instanceId: string, offset: number, data: Buffer): Promise<number> {
-    const chunk = { offset, data: data.toString('base64') }
-    const response = await this.#call(
-      `/v1/agent/instances/${encodeURIComponent(instanceId)}/console-log`,
-      15_000,
-      chunk,
-    )
-    const position: unknown = await response.json()
-    if (!Value.Check(ConsolePosition, position)) throw new Error('the console position is of an unknown form')
-    return position.next_offset
+  console(instanceId: string, offset: number, data: Buffer): Promise<number> {
+    return this.#consolePosts.add({ instance_id: instanceId, offset, data: data.toString('base64') })
+  }
+
+  async #postConsole(chunks: readonly ConsoleChunk[]): Promise<readonly (number | null)[]> {
+    const response = await this.#call('/v1/agent/console-logs', 15_000, { chunks })
+    const positions: unknown = await response.json()
+    if (!Value.Check(ConsolePositions, positions) || positions.next_offsets.length !== chunks.length) {
+      throw new Error('the console positions are of an unknown form')
+    }
+    return positions.next_offsets
   }
 
   async #call(path: string, timeoutMs: number, body?: object): Promise<Response> {

@@ -18,8 +18,12 @@ export const desiredHoldMs = 25_000
 /** Bytes of serial output the server keeps per instance. */
 export const consoleLogKeptBytes = 256 * 1024
 
-/** Most serial bytes in one post. */
+/** Most serial bytes of one instance in one post, and of all instances in it. */
 export const consoleChunkBytes = 64 * 1024
+export const consolePostBytes = 512 * 1024
+
+/** Most instances in one post: they share a transaction. */
+export const consolePostChunks = 64
 
 const InstanceId = Type.String({ pattern: generatedIdPattern('inst') })
 const Ipv4 = Type.String({ format: 'ipv4' })
@@ -229,14 +233,22 @@ export type Observed = Static<typeof Observed>
 
 /** New serial bytes of an instance: `data` is base64, `offset` counts bytes since the instance was created. */
 export const ConsoleChunk = Type.Object(
-  { offset: Count, data: Type.String({ maxLength: Math.ceil(consoleChunkBytes / 3) * 4 }) },
+  { instance_id: InstanceId, offset: Count, data: Type.String({ maxLength: Math.ceil(consoleChunkBytes / 3) * 4 }) },
   strict,
 )
 export type ConsoleChunk = Static<typeof ConsoleChunk>
 
-/** Where the server wants the next chunk to start. */
-export const ConsolePosition = Type.Object({ next_offset: Count }, strict)
-export type ConsolePosition = Static<typeof ConsolePosition>
+/** New serial output of a host's instances. */
+export const ConsolePost = Type.Object({ chunks: Type.Array(ConsoleChunk, { maxItems: consolePostChunks }) }, strict)
+
+/**
+ * Where the server wants the next chunk of each instance to start, in the order of the chunks; null for an instance that
+ * it does not know on this host.
+ */
+export const ConsolePositions = Type.Object(
+  { next_offsets: Type.Array(Type.Union([Count, Type.Null()]), { maxItems: consolePostChunks }) },
+  strict,
+)
 
 /** The conditions a host reports; `Scheduled` is the server's own. */
 export type HostCondition = Exclude<(typeof conditionTypes)[number], 'Scheduled'>

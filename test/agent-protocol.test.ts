@@ -1,4 +1,11 @@
-import type { Desired, Observed, ObservedInstance } from '@berth/contract/host.ts'
+import {
+  consoleChunkBytes,
+  consolePostBytes,
+  consolePostChunks,
+  type Desired,
+  type Observed,
+  type ObservedInstance,
+} from '@berth/contract/host.ts'
 import type { Instance } from '@berth/contract/instances.ts'
 import { describe, expect, test } from 'vitest'
 import { type Stack, startStack } from './stack.ts'
@@ -57,7 +64,7 @@ describe('credentials', () => {
       for (const [method, path, body] of [
         ['GET', '/v1/agent/desired?since=0', undefined],
         ['POST', '/v1/agent/observed', report(1)],
-        ['POST', `/v1/agent/instances/${id}/console-log`, { offset: 0, data: '' }],
+        ['POST', '/v1/agent/console-logs', { chunks: [{ instance_id: id, offset: 0, data: '' }] }],
       ] as const) {
         const answer = await stack.api(method, path, body, { authorization })
         expect({ authorization, path, status: answer.status, code: answer.body.code }).toEqual({
@@ -117,9 +124,43 @@ describe('reports', () => {
     const { status } = await post(stack, foreign, stack.otherHost.credential)
     expect(status).toBe(204)
     expect(await stack.get(id)).toEqual(before)
-    const console = { offset: 0, data: Buffer.from('forged\n').toString('base64') }
-    const path = `/v1/agent/instances/${id}/console-log`
-    expect((await stack.agentApi('POST', path, console, stack.otherHost.credential)).status).toBe(404)
+  })
+
+  test('with serial output of an instance that another host has, or nobody, store none of that', async () => {
+    await using stack = await startStack()
+    const { id } = await stack.createReady()
+    await stack.stopAgent()
+    const text = async () => (await stack.api('GET', `/v1/instances/${id}/console-log`)).text
+    const before = await text()
+    const forged = { offset: 0, data: Buffer.from('forged\n'.repeat(100)).toString('base64') }
+    const unknown = { ...forged, instance_id: 'inst-00000000000000000000' }
+    const foreign = await stack.agentApi(
+      'POST',
+      '/v1/agent/console-logs',
+      { chunks: [{ ...forged, offset: before.length, instance_id: id }, unknown] },
+      stack.otherHost.credential,
+    )
+    expect({ status: foreign.status, body: foreign.body }).toEqual({
+      status: 200,
+      body: { next_offsets: [null, null] },
+    })
+    const own = { instance_id: id, offset: before.length, data: Buffer.from('own\n').toString('base64') }
+    const mixed = await stack.agentApi('POST', '/v1/agent/console-logs', { chunks: [unknown, own] })
+    expect(mixed.body).toEqual({ next_offsets: [null, before.length + 4] })
+    expect(await text()).toBe(`${before}own\n`)
+  })
+
+  test('with more or larger chunks of serial output than one post may have are refused', async () => {
+    await using stack = await startStack({ agent: false })
+    const chunk = { instance_id: 'inst-00000000000000000000', offset: 0, data: '' }
+    const refused = async (chunks: object[]) =>
+      (await stack.agentApi('POST', '/v1/agent/console-logs', { chunks })).status
+    expect(await refused(Array(consolePostChunks).fill(chunk))).toBe(200)
+    expect(await refused(Array(consolePostChunks + 1).fill(chunk))).toBe(422)
+    expect(await refused([{ ...chunk, data: Buffer.alloc(consoleChunkBytes + 3).toString('base64') }])).toBe(422)
+    const largest = { ...chunk, data: Buffer.alloc(consoleChunkBytes).toString('base64') }
+    expect(await refused(Array(consolePostBytes / consoleChunkBytes).fill(largest))).toBe(200)
+    expect(await refused(Array(2 * (consolePostBytes / consoleChunkBytes)).fill(largest))).toBe(413)
   })
 
   test('of instances nobody knows are ignored', async () => {

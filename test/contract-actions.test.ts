@@ -254,10 +254,10 @@ describe('the console log', () => {
     await using stack = await startStack()
     const { id } = await stack.createReady()
     await stack.stopAgent()
-    const path = `/v1/agent/instances/${id}/console-log`
     const post = async (offset: number, text: string) => {
-      const chunk = { offset, data: Buffer.from(text).toString('base64') }
-      return (await stack.agentApi<{ next_offset: number }>('POST', path, chunk)).body.next_offset
+      const chunks = [{ instance_id: id, offset, data: Buffer.from(text).toString('base64') }]
+      const { body } = await stack.agentApi<{ next_offsets: number[] }>('POST', '/v1/agent/console-logs', { chunks })
+      return body.next_offsets[0] ?? Number.NaN
     }
     let end = await post(0, '')
     const before = (await stack.api('GET', `/v1/instances/${id}/console-log`)).text

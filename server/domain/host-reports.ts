@@ -3,7 +3,7 @@ import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { appendConsole, consoleEnd } from '../store/console-log.ts'
 import { findHost, insertHostIfAbsent, updateHostReport } from '../store/hosts.ts'
-import { findReportText, getInstance, updateReport } from '../store/instances.ts'
+import { findHostOf, findReportText, getInstance, updateReport } from '../store/instances.ts'
 import type { Transaction } from '../store/store.ts'
 import { followImageReports } from './image-reports.ts'
 import { settleInstance } from './instance-lifecycle.ts'
@@ -75,23 +75,32 @@ export async function registerHosts(ctx: Context, hostIds: readonly string[]): P
 }
 
 /**
- * Add serial output of an instance. A chunk that does not start where the last one ended is not stored: the answer
- * tells the agent where to go on, so a doubled or lost post neither repeats nor skips a byte.
+ * Add serial output of a host's instances. A chunk that does not start where the last one ended is not stored: the answer
+ * tells the agent where to go on, so a doubled or lost post neither repeats nor skips a byte. It is null for an instance
+ * that the host does not hold.
  */
 export async function recordConsole(
   ctx: Context,
   hostId: string,
-  instanceId: string,
-  chunk: ConsoleChunk,
-): Promise<number> {
+  chunks: readonly ConsoleChunk[],
+): Promise<(number | null)[]> {
   return ctx.store.write(async (tx) => {
-    const instance = await getInstance(tx.db, instanceId)
-    if (instance.host_id !== hostId) throw new ApiError('not_found', `There is no instance ${instanceId}.`)
-    const end = await consoleEnd(tx.db, instanceId)
-    const data = Buffer.from(chunk.data, 'base64')
-    // a gap is taken as it is when the host itself no longer has the bytes (its log is capped)
-    if (chunk.offset < end || data.byteLength === 0) return end
-    await appendConsole(tx, instanceId, chunk.offset, data)
-    return chunk.offset + data.byteLength
+    const nextOffsets: (number | null)[] = []
+    for (const chunk of chunks) nextOffsets.push(await recordChunk(tx, hostId, chunk))
+    return nextOffsets
   })
+}
+
+async function recordChunk(
+  tx: Transaction,
+  hostId: string,
+  { instance_id: id, offset, data: base64 }: ConsoleChunk,
+): Promise<number | null> {
+  if ((await findHostOf(tx.db, id)) !== hostId) return null
+  const end = await consoleEnd(tx.db, id)
+  const data = Buffer.from(base64, 'base64')
+  // a gap is taken as it is when the host itself no longer has the bytes (its log is capped)
+  if (offset < end || data.byteLength === 0) return end
+  await appendConsole(tx, id, offset, data)
+  return offset + data.byteLength
 }

@@ -1,6 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { ConsoleChunk, Desired, desiredHoldMs, Observed } from '@berth/contract/host.ts'
-import { pathIdPattern } from '@berth/contract/ids.ts'
+import { ConsolePositions, ConsolePost, Desired, desiredHoldMs, Observed } from '@berth/contract/host.ts'
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { ApiError } from '../api-error.ts'
@@ -68,19 +67,14 @@ export function agentRoutes(api: Api, ctx: Context, credentials: readonly HostCr
   )
 
   api.post(
-    '/v1/agent/instances/:id/console-log',
+    '/v1/agent/console-logs',
     {
       onRequest,
       config: { routine: true, fromHost: true },
-      schema: {
-        hide: true,
-        params: Type.Object({ id: Type.String({ pattern: pathIdPattern }) }),
-        body: ConsoleChunk,
-      },
+      schema: { hide: true, body: ConsolePost, response: { 200: ConsolePositions } },
     },
     async (request) => {
-      const hostId = authenticate(request)
-      return { next_offset: await recordConsole(ctx, hostId, request.params.id, request.body) }
+      return { next_offsets: await recordConsole(ctx, authenticate(request), request.body.chunks) }
     },
   )
 }

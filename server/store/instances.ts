@@ -80,6 +80,13 @@ export async function listInstancesOfHost(db: Reader, hostId: string): Promise<H
   }))
 }
 
+const hostOf = prepare((db, place) => db.selectFrom('instances').select('host_id').where('id', '=', place('id')))
+
+/** The host that an instance is placed on, or null: it has none, or there is no such instance. */
+export async function findHostOf(db: Reader, id: string): Promise<string | null> {
+  return (await hostOf.first(db, { id }))?.host_id ?? null
+}
+
 const reportOf = prepare((db, place) =>
   db
     .selectFrom('instances')

@@ -63,8 +63,12 @@ export function prepare<Row>(
   }
 }
 
-/** A row as it is inserted; the database numbers the events. */
-type NewRow<T extends keyof Database> = T extends 'events' ? Omit<Database[T], 'sequence'> : Database[T]
+/** A row as it is inserted; the database numbers events and chunks. */
+type NewRow<T extends keyof Database> = T extends 'events'
+  ? Omit<Database[T], 'sequence'>
+  : T extends 'console_chunks'
+    ? Omit<Database[T], 'id'>
+    : Database[T]
 
 const inserts = new Map<string, PreparedQuery<unknown>>()
 

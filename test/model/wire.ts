@@ -83,11 +83,12 @@ export class Wire {
         await hop()
         pass()
         if (!this.console) throw new Error('the connection was reset')
-        const chunk = { offset, data: data.toString('base64') }
-        const next = await this.#server
-          .call((ctx) => recordConsole(ctx, this.#hostId, instanceId, chunk))
-          .catch((error) => this.#refused(error, ['not_found']))
+        const chunk = { instance_id: instanceId, offset, data: data.toString('base64') }
+        const [next = null] = await this.#server
+          .call((ctx) => recordConsole(ctx, this.#hostId, [chunk]))
+          .catch((error) => this.#refused(error, []))
         await hop()
+        if (next === null) throw new Error('the server does not know the instance')
         return next
       },
     }
