@@ -13,7 +13,8 @@ await serveParent<CommitsArgument>(async ({ database: file }) => {
   await (await Store.open(file)).close()
   const database = new SqliteDatabase(file)
   // as server/store/sqlite.ts sets them
-  for (const pragma of ['journal_mode = WAL', 'synchronous = FULL', 'foreign_keys = ON']) database.pragma(pragma)
+  for (const pragma of ['journal_mode = WAL', 'synchronous = FULL', 'foreign_keys = ON', 'temp_store = MEMORY'])
+    database.pragma(pragma)
   const insert = inserter(database)
   insertShared(insert, 8, Date.now())
   const takeOffset = database.prepare("update subnets set next_offset = next_offset + 1 where id = 'subnet-0'")

@@ -12,6 +12,18 @@ export const sqliteColumnTypes = {
   tableOptions: 'strict',
 } as const satisfies ColumnTypes
 
+/**
+ * `temp_store`: a savepoint keeps what the pages were before, and each caller has one; by default that goes to a file as
+ * soon as it is more than 64 KiB, which a single create is (https://sqlite.org/tempfiles.html#statement_journal_files).
+ */
+const writerPragmas = [
+  'journal_mode = WAL',
+  'synchronous = FULL',
+  'foreign_keys = OFF',
+  'busy_timeout = 5000',
+  'temp_store = MEMORY',
+]
+
 const begin = CompiledQuery.raw('begin immediate')
 const commit = CompiledQuery.raw('commit')
 const rollback = CompiledQuery.raw('rollback')
@@ -23,9 +35,7 @@ const rollback = CompiledQuery.raw('rollback')
  */
 export function openSqlite(file: string): StoreEngine {
   const writer = new SqliteDatabase(file)
-  for (const pragma of ['journal_mode = WAL', 'synchronous = FULL', 'foreign_keys = OFF', 'busy_timeout = 5000']) {
-    writer.pragma(pragma)
-  }
+  for (const pragma of writerPragmas) writer.pragma(pragma)
   const reader = new SqliteDatabase(file)
   for (const pragma of ['query_only = ON', 'busy_timeout = 5000', 'mmap_size = 268435456']) reader.pragma(pragma)
   const writing = kyselyOn(writer)
