@@ -27,7 +27,7 @@ interface FeedEvent {
 /**
  * The change feed as streams read it. Every event is read from the database once for all streams, in the order of its
  * sequence number, and rendered once; a stream that is behind reads pages of its own until it has caught up. Nothing is
- * kept per stream but where it stands.
+ * kept per stream but where it stands, and nothing is read while no stream waits.
  */
 export class EventFeed {
   readonly #store: Store
@@ -37,6 +37,7 @@ export class EventFeed {
   #last = 0
   #reading = false
   #dirty = false
+  #rested = false
   #retry: NodeJS.Timeout | null = null
   #news = false
   #waking = false
@@ -92,16 +93,19 @@ export class EventFeed {
     const { promise, resolve } = Promise.withResolvers<void>()
     const wake = () => resolve()
     this.#waiting.add(wake)
+    if (this.#dirty && !this.#reading) void this.#readNew()
     signal.addEventListener('abort', wake)
     await promise
     this.#waiting.delete(wake)
     signal.removeEventListener('abort', wake)
   }
 
-  /** Read what is new; called at each commit, one read at a time. */
+  /** Read what is new, one read at a time; called at each commit. While no stream waits, the next one to wait reads. */
   #look(): void {
     this.#dirty = true
-    if (!this.#reading) void this.#readNew()
+    if (this.#reading) return
+    if (this.#waiting.size > 0) void this.#readNew()
+    else this.#rested = true
   }
 
   async #readNew(): Promise<void> {
@@ -109,6 +113,7 @@ export class EventFeed {
     while (this.#dirty) {
       this.#dirty = false
       try {
+        if (this.#rested) await this.#skipFarBehind()
         await this.#appendNew()
       } catch (error) {
         this.#log.warn({ err: error }, 'the change feed cannot be read; it is tried again')
@@ -119,6 +124,16 @@ export class EventFeed {
       }
     }
     this.#reading = false // in the same turn as the last look at #dirty: no commit comes in between
+  }
+
+  /** After a rest there may be more than is kept in memory: each stream reads that for itself. */
+  async #skipFarBehind(): Promise<void> {
+    const newest = await this.newest()
+    this.#rested = false
+    if (newest - this.#last <= recentEvents) return
+    this.#recent = []
+    this.#last = newest
+    this.#wakeAll()
   }
 
   async #appendNew(): Promise<void> {

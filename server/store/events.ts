@@ -1,5 +1,5 @@
 import type { EventAction, EventResource } from '@berth/contract/events.ts'
-import { insertRow, prepare } from './prepared.ts'
+import { insertRows, prepare } from './prepared.ts'
 import type { EventRow } from './schema.ts'
 import type { Reader } from './store.ts'
 
@@ -38,10 +38,13 @@ export function eventType(change: Change): string {
 
 /** Store the events of a transaction. */
 export async function insertEvents(db: Reader, changes: readonly Change[], now: number): Promise<void> {
-  for (const change of changes) {
-    const detail = JSON.stringify(change.detail ?? {})
-    await insertRow(db, 'events', { at: now, type: eventType(change), resource_id: change.id, detail })
-  }
+  const rows = changes.map((change) => ({
+    at: now,
+    type: eventType(change),
+    resource_id: change.id,
+    detail: JSON.stringify(change.detail ?? {}),
+  }))
+  await insertRows(db, 'events', rows)
 }
 
 const behind = prepare((db, place) =>

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { insertRow, prepare } from './prepared.ts'
+import { insertRow, insertRows, prepare } from './prepared.ts'
 import type { Store } from './store.ts'
 import { engines, type TestDatabase } from './testing/engines.ts'
 
@@ -65,6 +65,19 @@ describe.each(engines)('prepared queries on $name', (engine) => {
     expect(await store.write((tx) => rename.run(tx.db, { id: 'vpc-b', name: 'two' }))).toBe(0)
     const stored = await store.read.selectFrom('vpcs').select('name').execute()
     expect(stored).toEqual([{ name: 'two' }])
+  })
+
+  test.each([0, 1, 15, 16, 17, 50])('%i rows are inserted whole and in their order', async (count) => {
+    const store = await openStore()
+    const rows = Array.from({ length: count }, (_, i) => ({
+      at: i,
+      type: `type-${i}`,
+      resource_id: `r-${i}`,
+      detail: '',
+    }))
+    await store.write((tx) => insertRows(tx.db, 'events', rows))
+    const stored = await store.read.selectFrom('events').selectAll().orderBy('sequence').execute()
+    expect(stored.map(({ sequence: _, ...row }) => row)).toEqual(rows)
   })
 
   test('a run without the value of a place fails and changes nothing', async () => {

@@ -72,16 +72,43 @@ type NewRow<T extends keyof Database> = T extends 'events'
 
 const inserts = new Map<string, PreparedQuery<unknown>>()
 
+/** Rows that go in one statement; what is left over goes row by row, so that there are two texts a table. */
+const rowsPerInsert = 16
+
 /** Insert one row, with a query made once for its table and columns. */
 export async function insertRow<T extends keyof Database>(db: Reader, table: T, row: NewRow<T>): Promise<void> {
-  const columns = Object.keys(row)
-  const key = `${table} ${columns}`
+  await insertQuery(table, Object.keys(row), 1).run(db, row as Values)
+}
+
+/** Insert rows that have the same columns, in their order. */
+export async function insertRows<T extends keyof Database>(
+  db: Reader,
+  table: T,
+  rows: readonly NewRow<T>[],
+): Promise<void> {
+  let start = 0
+  for (; start + rowsPerInsert <= rows.length; start += rowsPerInsert) {
+    const values: Record<string, unknown> = {}
+    for (let i = 0; i < rowsPerInsert; i++) {
+      for (const [column, value] of Object.entries(rows[start + i] ?? {})) values[placeOf(column, i)] = value
+    }
+    await insertQuery(table, Object.keys(rows[start] ?? {}), rowsPerInsert).run(db, values)
+  }
+  for (const row of rows.slice(start)) await insertRow(db, table, row)
+}
+
+function insertQuery(table: keyof Database, columns: readonly string[], rows: number): PreparedQuery<unknown> {
+  const key = `${rows} ${table} ${columns}`
   let query = inserts.get(key)
   if (query === undefined) {
-    query = prepare((reader, place) =>
-      reader.insertInto(table).values(Object.fromEntries(columns.map((column) => [column, place(column)])) as never),
-    )
+    query = prepare((reader, place) => {
+      const row = (i: number) => Object.fromEntries(columns.map((column) => [column, place(placeOf(column, i))]))
+      return reader.insertInto(table).values(Array.from({ length: rows }, (_, i) => row(i)) as never)
+    })
     inserts.set(key, query)
   }
-  await query.run(db, row as Values)
+  return query
 }
+
+/** The place of a column's value in one of several rows. */
+const placeOf = (column: string, row: number) => (row === 0 ? column : `${column} ${row}`)

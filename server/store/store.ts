@@ -37,7 +37,7 @@ export interface StoreOptions {
 interface Commit {
   changed: Set<string>
   kept: number
-  events: string[]
+  events: Change[]
   afterwards: ((observer: StoreObserver) => void)[]
 }
 
@@ -159,6 +159,7 @@ export class Store {
     try {
       await this.#engine.transaction(async (db) => {
         for (const write of batch) answers.push(await this.#runInSavepoint(db, write, commit))
+        await insertEvents(db, commit.events, this.#now())
         writtenAt = performance.now()
       })
     } catch (error) {
@@ -178,7 +179,7 @@ export class Store {
         rolledBack: batch.length - commit.kept,
         transactionMs: endedAt - begunAt,
         commitMs: endedAt - writtenAt,
-        events: commit.events,
+        events: commit.events.map(eventType),
       }),
     )
     for (const tell of commit.afterwards) this.#tell(tell)
@@ -216,12 +217,11 @@ export class Store {
         wake: (id) => woken.add(id),
         afterCommit: (tell) => afterwards.push(tell),
       })
-      await insertEvents(db, [...changes.values()], this.#now())
       await db.executeQuery(releaseSavepoint)
       commit.kept++
       for (const change of changes.values()) commit.changed.add(change.id)
       for (const id of woken) commit.changed.add(id)
-      for (const change of changes.values()) commit.events.push(eventType(change))
+      commit.events.push(...changes.values())
       commit.afterwards.push(...afterwards)
       return () => write.resolve(value)
     } catch (error) {
