@@ -13,6 +13,9 @@ import type { Timers } from './timers.ts'
 /** Progress of downloads alone makes a report at most this often, milliseconds. */
 const progressEveryMs = 500
 
+/** Instances in a report of what changed; the server stores a report in one transaction. */
+const mostChanged = 50
+
 export interface ReconcilerOptions {
   driver: HostDriver
   ledger: Ledger
@@ -87,10 +90,15 @@ export class Reconciler {
     return counts
   }
 
-  /** What the host has of the instances that changed since the last call of this or of `observedInstances`. */
+  /**
+   * What the host has of the instances that changed since this or `observedInstances` last gave them, those that changed
+   * longest ago; at most so many that the server is not kept from others for long. `onChange` is called when there are more.
+   */
   changedInstances(): Observed['instances'] {
-    const records = [...this.#unreported].map((id) => this.#records.get(id)).filter((record) => record !== undefined)
-    this.#unreported.clear()
+    const ids = [...this.#unreported].slice(0, mostChanged)
+    for (const id of ids) this.#unreported.delete(id)
+    if (this.#unreported.size > 0) this.#options.onChange()
+    const records = ids.map((id) => this.#records.get(id)).filter((record) => record !== undefined)
     return records.map(observedInstance)
   }
 

@@ -56,10 +56,11 @@ async function startAgentOnWire() {
   const stack = await startStack({ agent: false })
   ends.push(() => stack.close())
   const wire = await startWire(stack)
+  const host = new SimulatedHost()
   const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
   const agent = startAgent(
     { ledgerFile: join(directory, 'ledger.db'), serverUrl: wire.url, credential: stack.credential },
-    new SimulatedHost(),
+    host,
     pino({ level: 'silent' }),
   )
   ends.push(async () => {
@@ -67,7 +68,7 @@ async function startAgentOnWire() {
     rmSync(directory, { recursive: true, force: true })
   })
   const createReady = async () => (await stack.createReady()).id
-  return { stack, wire, createReady }
+  return { stack, wire, host, createReady }
 }
 
 const named = (report: Observed | undefined) => report?.instances.map((instance) => instance.id).sort()
@@ -93,4 +94,23 @@ test('after a report whose answer was lost the next one names every instance', a
   )
   expect(whole).toEqual(all)
   expect((await stack.get(third)).status.state).toBe('running')
+})
+
+test('when more instances change at once than one report takes, all of them are told in several', async () => {
+  const { stack, wire, host } = await startAgentOnWire()
+  const letStart = host.hold('start')
+  const ids = await Promise.all(Array.from({ length: 120 }, async () => (await stack.create()).id))
+  await until(
+    () => new Set(wire.reports.flatMap(named)).size,
+    (reported) => reported === ids.length,
+  )
+  const before = wire.reports.length
+  letStart()
+  await until(
+    async () => (await stack.list()).filter((instance) => instance.status.state === 'running').length,
+    (running) => running === ids.length,
+  )
+  const changed = wire.reports.slice(before)
+  expect(Math.max(...changed.map((report) => report.instances.length))).toBe(50)
+  expect(new Set(changed.flatMap(named))).toEqual(new Set(ids))
 })
