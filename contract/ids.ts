@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { fewRandomBytes } from './random.ts'
 
 /** Prefixes of the ids Berth makes; the prefix tells the kind of resource. */
 export type IdPrefix = 'inst' | 'op' | 'vpc' | 'subnet' | 'sg' | 'key' | 'host'
@@ -26,9 +26,9 @@ const randomBits = 50n
 export function newId<P extends IdPrefix>(prefix: P, nowMs: number): `${P}-${string}` {
   if (nowMs > lastTimeMs) {
     lastTimeMs = nowMs
-    lastRandom = randomBytes(8).readBigUInt64BE() >> (64n - randomBits + 1n) // top bit free, so increments cannot overflow
+    lastRandom = fewRandomBytes(8).readBigUInt64BE() >> (64n - randomBits + 1n) // top bit free, so increments cannot overflow
   } else {
-    lastRandom += BigInt(1 + (randomBytes(2).readUInt16BE() & 0x3ff))
+    lastRandom += BigInt(1 + (fewRandomBytes(2).readUInt16BE() & 0x3ff))
   }
   return `${prefix}-${base32(BigInt(lastTimeMs), 10)}${base32(lastRandom, 10)}`
 }
@@ -37,9 +37,14 @@ export function newId<P extends IdPrefix>(prefix: P, nowMs: number): `${P}-${str
 export function base32(value: bigint, length: number): string {
   let rest = value
   let text = ''
-  for (let i = 0; i < length; i++) {
-    text = `${alphabet[Number(rest & 31n)]}${text}`
-    rest >>= 5n
+  for (let left = length; left > 0; left -= 5) {
+    // five digits at a time as a small number, on which arithmetic is cheap
+    let part = Number(rest & 0x1ffffffn)
+    for (let i = 0; i < Math.min(5, left); i++) {
+      text = `${alphabet[part & 31]}${text}`
+      part >>= 5
+    }
+    rest >>= 25n
   }
   return text
 }

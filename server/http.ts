@@ -1,8 +1,8 @@
-import { randomBytes } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { errorCatalogue } from '@berth/contract/errors.ts'
 import type { Problem } from '@berth/contract/problem.ts'
+import { fewRandomBytes } from '@berth/contract/random.ts'
 import { strict } from '@berth/contract/schema.ts'
 import swagger from '@fastify/swagger'
 import Fastify, {
@@ -201,15 +201,8 @@ function unreadable(error: ConnectionError): ApiError {
   }
 }
 
-const requestIdBytes = 10
-let random = Buffer.alloc(0)
-
-/** Takes its random bytes from a stock: asking for them costs more than all else about an id. */
 function newRequestId(): string {
-  if (random.length < requestIdBytes) random = randomBytes(100 * requestIdBytes)
-  const id = random.toString('hex', 0, requestIdBytes)
-  random = random.subarray(requestIdBytes)
-  return `req-${id}`
+  return `req-${fewRandomBytes(10).toString('hex')}`
 }
 
 /** Words of the caller are repeated only so far. */

@@ -38,7 +38,7 @@ export function overlap(a: string, b: string): boolean {
 
 /** The gateway of a subnet: its first address behind the network address. */
 export function gatewayOf(cidr: string): string {
-  return offsetAddress(new Address4(cidr), 1)
+  return dotted(rangeOf(cidr).first + 1)
 }
 
 /** Offset of the first address an instance may get. */
@@ -46,18 +46,31 @@ export const firstOffset = reservedAtStart
 
 /** The address at an offset from the network address, or null when it is not one that an instance may have. */
 export function addressAt(cidr: string, offset: number): string | null {
-  const network = new Address4(cidr)
-  const broadcastOffset = 2 ** (32 - network.subnetMask) - 1
-  return offset >= firstOffset && offset < broadcastOffset ? offsetAddress(network, offset) : null
+  const { first, size } = rangeOf(cidr)
+  return offset >= firstOffset && offset < size - 1 ? dotted(first + offset) : null
 }
+
+/** The ranges asked for last: every create takes an address, most of the same few subnets. */
+const ranges = new Map<string, { first: number; size: number }>()
+const keptRanges = 1000
+
+/** First address of a network as a number, and how many it has. */
+function rangeOf(cidr: string): { first: number; size: number } {
+  let range = ranges.get(cidr)
+  if (range === undefined) {
+    const network = new Address4(cidr)
+    range = { first: Number(network.startAddress().bigInt()), size: 2 ** (32 - network.subnetMask) }
+    if (ranges.size >= keptRanges) ranges.clear()
+    ranges.set(cidr, range)
+  }
+  return range
+}
+
+const dotted = (address: number) => [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join('.')
 
 /** How many addresses of a subnet instances can have. */
 export function usableAddresses(cidr: string): number {
   return 2 ** (32 - new Address4(cidr).subnetMask) - firstOffset - 1
-}
-
-function offsetAddress(network: Address4, offset: number): string {
-  return Address4.fromBigInt(network.startAddress().bigInt() + BigInt(offset)).correctForm()
 }
 
 function parse(cidr: string): Address4 | null {

@@ -3,7 +3,7 @@ import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { appendConsole, consoleEnd } from '../store/console-log.ts'
 import { findHost, insertHostIfAbsent, updateHostReport } from '../store/hosts.ts'
-import { findHostOf, findReportText, getInstance, updateReport } from '../store/instances.ts'
+import { findHostOf, findReported, updateReport } from '../store/instances.ts'
 import type { Transaction } from '../store/store.ts'
 import { followImageReports } from './image-reports.ts'
 import { settleInstance } from './instance-lifecycle.ts'
@@ -58,11 +58,11 @@ async function recordInstances(
 ): Promise<void> {
   let foreign = 0
   for (const report of reports) {
-    const before = await findReportText(tx.db, hostId, report.id)
+    const instance = await findReported(tx.db, hostId, report)
     // what is absent there was held until lately; the host forgets it when it next hears from here
-    if (before === undefined && report.power !== 'absent') foreign++
-    if (before === undefined || before === JSON.stringify(report)) continue // as text: most say what was said before
-    await settleInstance(tx, await updateReport(tx, await getInstance(tx.db, report.id), report), ctx.now())
+    if (instance === null && report.power !== 'absent') foreign++
+    if (instance === null || instance === 'same') continue
+    await settleInstance(tx, await updateReport(tx, instance, report), ctx.now())
   }
   if (foreign > 0) tx.afterCommit(() => ctx.metrics.foreignEntries.inc(foreign))
 }

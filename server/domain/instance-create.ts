@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { FieldError } from '@berth/contract/errors.ts'
 import { newId } from '@berth/contract/ids.ts'
 import {
@@ -7,6 +6,7 @@ import {
   type InstanceCreated,
   type InstanceDryRun,
 } from '@berth/contract/instances.ts'
+import { fewRandomBytes } from '@berth/contract/random.ts'
 import { ApiError, validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { insertInstance, type StoredInstance } from '../store/instances.ts'
@@ -168,5 +168,5 @@ async function checkReferences(
 
 /** A random, locally administered unicast MAC that cannot be the gateway's (02:00:00:00:00:01); unique by constraint. */
 function newMac(): string {
-  return [0x06, ...randomBytes(5)].map((byte) => byte.toString(16).padStart(2, '0')).join(':')
+  return [0x06, ...fewRandomBytes(5)].map((byte) => byte.toString(16).padStart(2, '0')).join(':')
 }

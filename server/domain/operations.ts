@@ -59,7 +59,9 @@ export async function openOperation(
     deadline_at: now + deadlineMs(ctx.settings, about.type, about.graceSeconds),
     finished_at: null,
   }
-  for (const open of await listOpenOperations(tx.db, about.resourceId)) {
+  // what is only being made has none
+  const replaced = about.type === 'instance.create' ? [] : await listOpenOperations(tx.db, about.resourceId)
+  for (const open of replaced) {
     const error = failure('superseded', `${operation.id} (${operation.type}) replaced this operation.`, false)
     await updateOperation(tx, endOperation(open, 'cancelled', now, error))
   }

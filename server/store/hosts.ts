@@ -142,16 +142,32 @@ export type HostReport = Pick<
   | 'last_seen_at'
 >
 
+const updateReported = prepare((db, place) =>
+  db
+    .updateTable('hosts')
+    .set({
+      agent_session: place('agent_session'),
+      sequence: place('sequence'),
+      agent_version: place('agent_version'),
+      hypervisor: place('hypervisor'),
+      accelerator: place('accelerator'),
+      accelerator_reason: place('accelerator_reason'),
+      capacity_vcpus: place('capacity_vcpus'),
+      capacity_memory_mb: place('capacity_memory_mb'),
+      capacity_disk_gb: place('capacity_disk_gb'),
+      images: place('images'),
+      last_seen_at: place('last_seen_at'),
+      silent: 0,
+    })
+    .where('id', '=', place('id')),
+)
+
 /**
  * Store what a host says of itself; `host` is the version read before. It is a change that callers hear of only when
  * more is new than the time of the report, or when they were told that it is silent.
  */
 export async function updateHostReport(tx: Transaction, host: StoredHost, report: HostReport): Promise<void> {
-  await tx.db
-    .updateTable('hosts')
-    .set({ ...report, images: JSON.stringify(report.images), silent: 0 })
-    .where('id', '=', host.id)
-    .execute()
+  await updateReported.run(tx.db, { ...report, images: JSON.stringify(report.images), id: host.id })
   const returned = host.last_seen_at === 0 || host.silent === 1
   if (returned || shownColumns.some((column) => host[column] !== report[column])) {
     const detail = { generation: host.generation, state: 'ready' }

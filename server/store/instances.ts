@@ -87,18 +87,18 @@ export async function findHostOf(db: Reader, id: string): Promise<string | null>
   return (await hostOf.first(db, { id }))?.host_id ?? null
 }
 
-const reportOf = prepare((db, place) =>
-  db
-    .selectFrom('instances')
-    .select('report')
-    .where('id', '=', place('id'))
-    .where('host_id', '=', place('host_id'))
-    .where('terminated_at', 'is', null),
-)
-
-/** The last report of a live instance of a host as JSON text: null before the first, undefined when it has no such. */
-export async function findReportText(db: Reader, hostId: string, id: string): Promise<string | null | undefined> {
-  return (await reportOf.first(db, { id, host_id: hostId }))?.report
+/**
+ * Compare what a host reports of an instance with the report before: the instance when it differs, 'same' when it does
+ * not, null when the host has no such live instance. Most reports say what was said before, so the text is compared.
+ */
+export async function findReported(
+  db: Reader,
+  hostId: string,
+  report: ObservedInstance,
+): Promise<StoredInstance | 'same' | null> {
+  const row = await byId.first(db, { id: report.id })
+  if (row === undefined || row.host_id !== hostId || row.terminated_at !== null) return null
+  return row.report === JSON.stringify(report) ? 'same' : parseInstance(row)
 }
 
 const unplaced = prepare((db, place) =>
