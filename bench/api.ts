@@ -8,14 +8,18 @@ import { measureGet, measureList } from './api/reads.ts'
 import { measureScale } from './api/scale.ts'
 import { measureStreams } from './api/streams.ts'
 
-/**
- * What the API does under load, on loopback: the server is a process of its own with `synchronous=FULL`, this process is
- * the load, hosts are simulated in a third. Each figure is compared with something measured in turn in the same run.
- *
- *   npm run bench:api [-- --only get,creates,list,scale,streams] [--quick] [--profile] [--check] [--instances 100000]
- *
- * With --check it exits with 1 when a limit is missed.
- */
+const help = `What the API does under load, on loopback: the server is a process of its own with synchronous=FULL, this process is the
+load, hosts are simulated in a third. Each figure is compared with something measured in turn in the same run.
+
+  npm run bench:api -- [options]
+
+  --only NAMES      of get,creates,list,scale,streams, with commas; all of them unless given
+  --quick           short runs: good for a before and after, not for a figure
+  --instances N     running instances in the database before; 100000 unless given
+  --profile         print where the server's processor time went
+  --check           exit with 1 when a limit is missed
+  --help            print this`
+
 const measurements: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   get: measureGet,
   creates: measureCreates,
@@ -31,8 +35,13 @@ const { values } = parseArgs({
     quick: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
     check: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
   },
 })
+if (values.help) {
+  console.log(help)
+  process.exit(0)
+}
 const names = values.only.split(',')
 const unknown = names.filter((name) => measurements[name] === undefined)
 if (unknown.length > 0)
