@@ -70,17 +70,24 @@ type NewRow<T extends keyof Database> = T extends 'events'
     ? Omit<Database[T], 'id'>
     : Database[T]
 
-const inserts = new Map<string, PreparedQuery<unknown>>()
-
 /** Rows that go in one statement; what is left over goes row by row, so that there are two texts a table. */
 const rowsPerInsert = 16
 
-/** Insert one row, with a query made once for its table and columns. */
-export async function insertRow<T extends keyof Database>(db: Reader, table: T, row: NewRow<T>): Promise<void> {
-  await insertQuery(table, Object.keys(row), 1).run(db, row as Values)
+interface Inserts {
+  one: PreparedQuery<unknown>
+  many: PreparedQuery<unknown>
+  /** Names of the places of `many`: for each row, those of the columns. */
+  places: readonly (readonly [column: string, place: string][])[]
 }
 
-/** Insert rows that have the same columns, in their order. */
+const inserts = new Map<keyof Database, Inserts>()
+
+/** Insert one row, with a query made once for its table. */
+export async function insertRow<T extends keyof Database>(db: Reader, table: T, row: NewRow<T>): Promise<void> {
+  await insertsOf(table, row).one.run(db, row as Values)
+}
+
+/** Insert rows in their order. */
 export async function insertRows<T extends keyof Database>(
   db: Reader,
   table: T,
@@ -88,27 +95,36 @@ export async function insertRows<T extends keyof Database>(
 ): Promise<void> {
   let start = 0
   for (; start + rowsPerInsert <= rows.length; start += rowsPerInsert) {
+    const together = rows.slice(start, start + rowsPerInsert) as Values[]
+    const { many, places } = insertsOf(table, together[0] ?? {})
     const values: Record<string, unknown> = {}
-    for (let i = 0; i < rowsPerInsert; i++) {
-      for (const [column, value] of Object.entries(rows[start + i] ?? {})) values[placeOf(column, i)] = value
-    }
-    await insertQuery(table, Object.keys(rows[start] ?? {}), rowsPerInsert).run(db, values)
+    together.forEach((row, i) => {
+      for (const [column, place] of places[i] ?? []) values[place] = row[column]
+    })
+    await many.run(db, values)
   }
   for (const row of rows.slice(start)) await insertRow(db, table, row)
 }
 
-function insertQuery(table: keyof Database, columns: readonly string[], rows: number): PreparedQuery<unknown> {
-  const key = `${rows} ${table} ${columns}`
-  let query = inserts.get(key)
-  if (query === undefined) {
-    query = prepare((reader, place) => {
-      const row = (i: number) => Object.fromEntries(columns.map((column) => [column, place(placeOf(column, i))]))
-      return reader.insertInto(table).values(Array.from({ length: rows }, (_, i) => row(i)) as never)
-    })
-    inserts.set(key, query)
+/** The queries of a table. Its rows are always given whole, so every one has the columns of the first. */
+function insertsOf(table: keyof Database, row: object): Inserts {
+  const known = inserts.get(table)
+  if (known !== undefined) return known
+  const columns = Object.keys(row)
+  const places = Array.from({ length: rowsPerInsert }, (_, i) =>
+    columns.map((column) => [column, `${column} ${i}`] as [string, string]),
+  )
+  const made: Inserts = {
+    one: prepare((db, place) =>
+      db.insertInto(table).values(Object.fromEntries(columns.map((column) => [column, place(column)])) as never),
+    ),
+    many: prepare((db, place) =>
+      db
+        .insertInto(table)
+        .values(places.map((names) => Object.fromEntries(names.map(([c, name]) => [c, place(name)]))) as never),
+    ),
+    places,
   }
-  return query
+  inserts.set(table, made)
+  return made
 }
-
-/** The place of a column's value in one of several rows. */
-const placeOf = (column: string, row: number) => (row === 0 ? column : `${column} ${row}`)
