@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { startAgent } from '@berth/agent/main.ts'
 import { SimulatedHost } from '@berth/agent/simulated/host.ts'
-import type { Observed } from '@berth/contract/host.ts'
+import type { ConsoleChunk, Observed } from '@berth/contract/host.ts'
 import { pino } from 'pino'
 import { afterEach, expect, test } from 'vitest'
 import { type Stack, startStack, until } from './stack.ts'
@@ -16,14 +16,16 @@ afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
 
-/** Passes everything on to a server, and keeps the reports that went through. */
+/** Passes everything on to a server, and keeps the reports and the serial output that went through. */
 async function startWire(stack: Stack) {
   const reports: Observed[] = []
+  const chunks: ConsoleChunk[] = []
   let cuts = 0
   const wire = createServer(async (incoming, outgoing) => {
     const body = await buffer(incoming)
     const isReport = incoming.url === '/v1/agent/observed'
     if (isReport) reports.push(JSON.parse(body.toString()))
+    if (incoming.url === '/v1/agent/console-logs') chunks.push(...JSON.parse(body.toString()).chunks)
     const { host: _, ...headers } = incoming.headers
     const passed = request(`${stack.url}${incoming.url}`, { method: incoming.method ?? 'GET', headers }, (answer) => {
       if (isReport && cuts-- > 0) {
@@ -45,6 +47,7 @@ async function startWire(stack: Stack) {
   return {
     url: `http://127.0.0.1:${(wire.address() as AddressInfo).port}`,
     reports,
+    chunks,
     /** The answer to the next report is lost. */
     cutNext: () => {
       cuts = 1
@@ -58,17 +61,19 @@ async function startAgentOnWire() {
   const wire = await startWire(stack)
   const host = new SimulatedHost()
   const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
-  const agent = startAgent(
-    { ledgerFile: join(directory, 'ledger.db'), serverUrl: wire.url, credential: stack.credential },
-    host,
-    pino({ level: 'silent' }),
-  )
+  const config = { ledgerFile: join(directory, 'ledger.db'), serverUrl: wire.url, credential: stack.credential }
+  const start = () => startAgent(config, host, pino({ level: 'silent' }))
+  let agent = start()
+  const restartAgent = async () => {
+    await agent.stop()
+    agent = start()
+  }
   ends.push(async () => {
     await agent.stop()
     rmSync(directory, { recursive: true, force: true })
   })
   const createReady = async () => (await stack.createReady()).id
-  return { stack, wire, host, createReady }
+  return { stack, wire, host, createReady, restartAgent }
 }
 
 const named = (report: Observed | undefined) => report?.instances.map((instance) => instance.id).sort()
@@ -113,4 +118,20 @@ test('when more instances change at once than one report takes, all of them are 
   const changed = wire.reports.slice(before)
   expect(Math.max(...changed.map((report) => report.instances.length))).toBe(50)
   expect(new Set(changed.flatMap(named))).toEqual(new Set(ids))
+})
+
+test('serial output of a new instance goes out unasked, and an agent that restarts doubles none of it', async () => {
+  const { stack, wire, createReady, restartAgent } = await startAgentOnWire()
+  const id = await createReady()
+  const text = async () => (await stack.api('GET', `/v1/instances/${id}/console-log`)).text
+  const before = await until(text, (current) => current.includes('BERTH-READY'))
+  expect(Buffer.from(wire.chunks[0]?.data ?? '', 'base64').toString()).toMatch(/^Linux version/)
+  const sent = wire.chunks.length
+  await restartAgent()
+  await until(
+    () => wire.chunks.length,
+    (count) => count > sent,
+  )
+  await createReady()
+  expect(await text()).toBe(before)
 })
