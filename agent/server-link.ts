@@ -1,5 +1,5 @@
 import { type ConsoleChunk, ConsolePositions, Desired, desiredHoldMs, type Observed } from '@berth/contract/host.ts'
-import Value from 'typebox/value'
+import { Compile } from 'typebox/compile'
 import { ConsolePosts } from './console-posts.ts'
 import { pause, type Timers } from './timers.ts'
 
@@ -28,6 +28,9 @@ export class ServerLink implements Link {
   readonly #url: string
   readonly #credential: string
   readonly #signal: AbortSignal
+  /** Compiled, as a desired state may be large and comes often. */
+  readonly #desired = Compile(Desired)
+  readonly #positions = Compile(ConsolePositions)
   readonly #consolePosts = new ConsolePosts((chunks) => this.#postConsole(chunks))
 
   constructor(url: string, credential: string, signal: AbortSignal) {
@@ -40,7 +43,7 @@ export class ServerLink implements Link {
     const response = await this.#call(`/v1/agent/desired?since=${since}`, desiredHoldMs + 10_000)
     if (response.status === 204) return null
     const desired: unknown = await response.json()
-    if (!Value.Check(Desired, desired)) throw new Error('the desired state is of a form this agent does not know')
+    if (!this.#desired.Check(desired)) throw new Error('the desired state is of a form this agent does not know')
     return desired
   }
 
@@ -55,7 +58,7 @@ export class ServerLink implements Link {
   async #postConsole(chunks: readonly ConsoleChunk[]): Promise<readonly (number | null)[]> {
     const response = await this.#call('/v1/agent/console-logs', 15_000, { chunks })
     const positions: unknown = await response.json()
-    if (!Value.Check(ConsolePositions, positions) || positions.next_offsets.length !== chunks.length) {
+    if (!this.#positions.Check(positions) || positions.next_offsets.length !== chunks.length) {
       throw new Error('the console positions are of an unknown form')
     }
     return positions.next_offsets
