@@ -21,16 +21,3 @@ export function described<T>(part: T | null, code: string, what: string): T {
   if (part !== null) return part
   throw new HostError(code, `the server does not describe ${what}`, { retryable: true })
 }
-
-/**
- * Whether a newer intent asks for nothing new of a running instance's power, so that what the guest did under the one
- * before still counts. Only the next generation tells: over a gap it may have been stopped and started again.
- */
-export function wantsSamePower(before: DesiredInstance, next: DesiredInstance): boolean {
-  return (
-    next.generation === before.generation + 1 &&
-    before.power === 'running' &&
-    next.power === 'running' &&
-    next.reboots.count === before.reboots.count
-  )
-}

@@ -3,7 +3,7 @@ import type { Logger } from 'pino'
 import { BoundedCalls } from './bounded-calls.ts'
 import type { AgentSettings } from './config.ts'
 import type { HostDriver, Vmm } from './host-driver.ts'
-import { described, type Intent, wantsSamePower } from './instance-intent.ts'
+import { described, type Intent } from './instance-intent.ts'
 import { logOf } from './instance-log.ts'
 import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
 import { InstanceProgress } from './instance-progress.ts'
@@ -55,8 +55,6 @@ export class InstanceWorker {
   readonly #steps: InstanceSteps
   readonly #ending: InstanceShutdown
   #intent: Intent
-  /** The generation since which the intent asks for the same power; later ones changed other things. */
-  #samePowerSince: number
   #vmm: Vmm | null = null
   /** The VMM whose guest has had its grace. */
   #hadGrace: Vmm | null = null
@@ -74,7 +72,6 @@ export class InstanceWorker {
     this.#env = env
     this.record = record
     this.#intent = intent
-    this.#samePowerSince = intent.instance.generation
     this.#log = logOf(env.log, record.id, () => this.#intent.instance.operation_id)
     this.#progress = new InstanceProgress(record, env.settings.crash, env.now, () => env.save(record), {
       attemptFailed: (step) => env.metrics.stepFailures.inc({ step }),
@@ -124,7 +121,6 @@ export class InstanceWorker {
       return
     }
     this.#intent = intent
-    if (!wantsSamePower(before, intent.instance)) this.#samePowerSince = intent.instance.generation
     if (before.power === 'running' && intent.instance.power !== 'running') this.#abort.abort()
     this.#nudge()
   }
@@ -235,7 +231,7 @@ export class InstanceWorker {
     const { record } = this
     const { instance } = this.#intent
     if (record.seen_generation !== instance.generation) {
-      this.#progress.see(instance.generation, this.#samePowerSince)
+      this.#progress.see(instance.generation, instance.power_since)
     }
     const vmm = this.#vmm
     // what had begun to go, by the host or by itself, is seen off by the act that follows

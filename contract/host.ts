@@ -46,6 +46,14 @@ export const DesiredInstance = Type.Object(
     ),
     generation: Type.Integer({ minimum: 1 }),
     power: oneOf(['running', 'stopped', 'deleted']),
+    power_since: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        description:
+          'Generation of the last call that asked for this power or for a reboot; later ones changed other things. ' +
+          'Absent in what an agent stored before it had this field: then it is the generation',
+      }),
+    ),
     grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }),
     reboots: Type.Object({ count: Count, grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }) }, strict),
     hostname: Type.String({ maxLength: 63 }),

@@ -52,6 +52,7 @@ function desiredInstance(
     operation_id: instance.operation_id,
     generation: instance.generation,
     power: instance.desired,
+    power_since: instance.power_since,
     grace_seconds: instance.grace_seconds,
     reboots: { count: instance.reboots, grace_seconds: instance.reboot_grace_seconds },
     hostname: instance.name,

@@ -42,7 +42,10 @@ export async function getInstance(db: Reader, id: string): Promise<StoredInstanc
 }
 
 /** What a host has to know of an instance. */
-export type HostedInstance = Pick<StoredInstance, (typeof hostedColumns)[number]>
+export interface HostedInstance extends Pick<StoredInstance, (typeof hostedColumns)[number]> {
+  /** Generation of the operation that was opened last: every call that asks for power or a reboot opens one. */
+  power_since: number
+}
 
 const hostedColumns = [
   ...['id', 'generation', 'desired', 'grace_seconds', 'reboots', 'reboot_grace_seconds', 'name', 'type', 'image'],
@@ -65,6 +68,13 @@ const ofHost = prepare((db, place) =>
   db
     .selectFrom('instances')
     .select(hostedColumns)
+    .select((query) =>
+      query
+        .selectFrom('operations')
+        .select('operations.generation')
+        .whereRef('operations.id', '=', 'instances.operation_id')
+        .as('power_since'),
+    )
     .where('host_id', '=', place('host_id'))
     .where('terminated_at', 'is', null)
     .orderBy('id'),
@@ -75,6 +85,7 @@ export async function listInstancesOfHost(db: Reader, hostId: string): Promise<H
   return (await ofHost.all(db, { host_id: hostId })).map((row) => ({
     ...row,
     desired: row.desired as DesiredPower, // CHECK instances_desired
+    power_since: row.power_since ?? 1, // that operation is so long past that it is no more kept
     security_groups: JSON.parse(row.security_groups),
     ssh_key_ids: JSON.parse(row.ssh_key_ids),
   }))
