@@ -4,6 +4,8 @@ import type { ObservedInstance } from '@berth/contract/host.ts'
 import fc from 'fast-check'
 import { type Call, perform } from './calls.ts'
 import { claimForeign } from './foreign-claim.ts'
+import { generationOf } from './mortal-host.ts'
+import { changes, type Match } from './patches.ts'
 import type { AnswerFate, ReportFate } from './wire.ts'
 import type { World } from './world.ts'
 
@@ -33,6 +35,9 @@ const point = fc.constantFrom<FaultPoint[]>('image', 'disk', 'network', 'start')
 const downMs = fc.constantFrom(5, 200, 3000, 20_000)
 const graceSeconds = fc.constantFrom(0, 1, 5, 20)
 
+const lost = fc.constantFrom(false, false, false, false, false, true)
+const delivery = { keyed: fc.boolean(), lost }
+
 const call: fc.Arbitrary<Call> = fc.oneof(
   {
     weight: 4,
@@ -40,15 +45,37 @@ const call: fc.Arbitrary<Call> = fc.oneof(
       call: fc.constant('create' as const),
       type: fc.constantFrom(...(['micro', 'micro', 'micro', 'cx11', 'cx51'] as const)),
       subnet: fc.constantFrom(...(['small', 'default'] as const)),
+      ...delivery,
     }),
   },
-  { weight: 3, arbitrary: fc.record({ call: fc.constant('start' as const), pick }) },
+  { weight: 3, arbitrary: fc.record({ call: fc.constant('start' as const), pick, ...delivery }) },
   {
-    weight: 6,
+    weight: 4,
     arbitrary: fc.record({
-      call: fc.constantFrom(...(['stop', 'reboot', 'delete'] as const)),
+      call: fc.constantFrom(...(['stop', 'reboot'] as const)),
       pick,
       grace: graceSeconds,
+      ...delivery,
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ call: fc.constant('delete' as const), pick, grace: graceSeconds }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      call: fc.constant('again' as const),
+      pick,
+      otherBody: fc.constantFrom(false, false, true),
+      lost,
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      call: fc.constant('patch' as const),
+      pick,
+      change: fc.constantFrom(...changes),
+      match: fc.constantFrom<Match[]>('current', 'first', 'none'),
+      lost,
     }),
   },
   { weight: 1, arbitrary: fc.record({ call: fc.constant('get' as const), pick }) },
@@ -125,7 +152,18 @@ export const command: fc.Arbitrary<Command> = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('jump' as const),
       clock: fc.constantFrom<('server' | 0 | 1)[]>('server', 0, 1),
-      ms: fc.constantFrom(-3_600_000, -90_000, -1000, 1000, 45_000, 130_000, 3_600_000),
+      ms: fc.constantFrom(
+        -90_000_000,
+        -3_600_000,
+        -90_000,
+        -1000,
+        1000,
+        45_000,
+        130_000,
+        3_600_000,
+        86_400_000,
+        90_000_000,
+      ),
     }),
   },
   {
@@ -231,8 +269,10 @@ function makeCalls(world: World, calls: readonly Call[], crash: CrashMoment): vo
 }
 
 function disturbGuest(world: World, pick: number, what: 'guest off' | 'kill vmm' | 'deafen guest'): void {
-  const running = world.hosts.flatMap(({ machine }) => machine.running().map((id) => ({ id, vmm: machine.vmmOf(id) })))
-  const { id = '', vmm = null } = running[pick % running.length] ?? {}
+  const running = world.hosts.flatMap(({ machine, kills }) =>
+    machine.running().map((id) => ({ id, vmm: machine.vmmOf(id), kills })),
+  )
+  const { id = '', vmm = null, kills = 0 } = running[pick % running.length] ?? {}
   if (vmm === null) return
   const known = world.promises.instances.get(id)
   if (what === 'deafen guest') vmm.ignoresButton = true
@@ -240,11 +280,14 @@ function disturbGuest(world: World, pick: number, what: 'guest off' | 'kill vmm'
   if (what === 'kill vmm') vmm.die()
   if (known === undefined || what === 'deafen guest') return
   known.ends++
-  if (what === 'guest off') known.guestOff = true
-  else known.vmmDeaths++
+  if (what === 'kill vmm') known.vmmDeaths++
+  else known.guestOff = true
+  known.offUnder = what === 'guest off' ? { generation: generationOf(vmm), kills } : null
 }
 
 function noteEnd(world: World, id: string): void {
   const known = world.promises.instances.get(id)
-  if (known !== undefined) known.ends++
+  if (known === undefined) return
+  known.ends++
+  known.offUnder = null
 }

@@ -16,6 +16,7 @@ import { WaitSlots } from '@berth/server/waiting.ts'
 import { pino } from 'pino'
 import { loadInstanceTypes } from '../../bin/catalogues.ts'
 import { testImages, testPublicKey } from '../stack.ts'
+import { Apis } from './api.ts'
 import { Databases } from './databases.ts'
 
 /** The two hosts of every schedule. */
@@ -39,6 +40,7 @@ export type Catalogues = Pick<Context, 'images' | 'instanceTypes'>
 /** What all schedules of a run share. */
 export interface Resources {
   databases: Databases
+  apis: Apis
   catalogues: Catalogues
   /** Make the file of a ledger that nobody has written to; whoever uses it removes it. */
   newLedger(): string
@@ -55,11 +57,13 @@ export async function makeResources(): Promise<Resources> {
   const serverTemplate = join(directory, 'template-server.db')
   await makeServerTemplate(serverTemplate, catalogues)
   const databases = new Databases(directory, serverTemplate)
+  const apis = new Apis()
   const template = join(directory, 'template-ledger.db')
   new Ledger(template).close()
   let ledgers = 0
   return {
     databases,
+    apis,
     catalogues,
     newLedger() {
       const file = join(directory, `ledger-${++ledgers}.db`)
@@ -67,6 +71,7 @@ export async function makeResources(): Promise<Resources> {
       return file
     },
     async close() {
+      await apis.close()
       await databases.close()
       rmSync(directory, { recursive: true, force: true })
     },

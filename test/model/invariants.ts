@@ -7,7 +7,12 @@ import type { InstanceNow, Tables } from './tables.ts'
  */
 export function brokenInvariants(tables: Tables, hosts: readonly HostProcess[]): string[] {
   const living = [...tables.instances.values()].filter((instance) => instance.terminated_at === null)
-  return [...brokenReservations(tables, living), ...brokenAddresses(tables, living), ...brokenMachines(tables, hosts)]
+  return [
+    ...brokenReservations(tables, living),
+    ...brokenAddresses(tables, living),
+    ...brokenIndexes(tables),
+    ...brokenMachines(tables, hosts),
+  ]
 }
 
 /** Reservations are exactly the sizes of the instances placed there, never below zero or beyond what there is. */
@@ -48,6 +53,20 @@ function brokenAddresses(tables: Tables, living: readonly InstanceNow[]): string
     if (distinct.size !== living.length) broken.push(`two instances have the same ${what}`)
   }
   return broken
+}
+
+/** Lists find an instance by the labels and groups that it is shown with. */
+function brokenIndexes(tables: Tables): string[] {
+  const instances = [...tables.instances.values()]
+  const labels = instances.flatMap(({ id, labels }) =>
+    Object.entries(labels).map(([key, value]) => `${id} ${key}=${value}`),
+  )
+  const groups = instances.flatMap(({ id, security_groups }) => security_groups.map((group) => `${id} ${group}`))
+  const differ = (a: readonly string[], b: readonly string[]) => [...a].sort().join() !== [...b].sort().join()
+  return [
+    ...(differ(labels, tables.labels) ? [`${labels.join()} are the labels, ${tables.labels.join()} are found`] : []),
+    ...(differ(groups, tables.groups) ? [`${groups.join()} are the groups, ${tables.groups.join()} are found`] : []),
+  ]
 }
 
 /** A VM runs only for an instance that is not gone, on the host that has it, and once. */

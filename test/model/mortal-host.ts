@@ -20,6 +20,11 @@ export interface Witness {
 /** Generation of the intent under which each VMM was started, also by an agent that is dead by now. */
 const startedUnder = new WeakMap<SimulatedVmm, number>()
 
+/** Generation of the intent under which a VMM was started. */
+export function generationOf(vmm: SimulatedVmm): number {
+  return startedUnder.get(vmm) ?? 0
+}
+
 const noAnswer = () => new Promise<never>(() => {})
 
 /** A machine in the hands of one agent: when that is dead nothing it asks for happens and no answer comes. */
@@ -133,7 +138,7 @@ export class MortalHost implements HostDriver {
       powerButton: () => this.#alive(() => vmm.powerButton()),
       quit: () =>
         this.#alive(() => {
-          this.#witness.quitting(this.#hostId, instanceId, startedUnder.get(vmm) ?? 0, vmm.guestState())
+          this.#witness.quitting(this.#hostId, instanceId, generationOf(vmm), vmm.guestState())
           return vmm.quit()
         }),
       onChange: (listener) => {

@@ -1,7 +1,9 @@
 import type { DesiredPower, InstanceState } from '@berth/contract/instance-states.ts'
-import type { InstanceCreate } from '@berth/contract/instances.ts'
+import type { Instance, InstanceCreate, InstancePatch } from '@berth/contract/instances.ts'
+import type { Keys } from './keys.ts'
 import { settings } from './server-process.ts'
 import { type InstanceNow, mayFollow, type OperationNow, stateByTable, type Tables } from './tables.ts'
+import { Versions } from './versions.ts'
 
 /** An instance that a client was told of, and what it may rely on. */
 export interface KnownInstance {
@@ -15,6 +17,19 @@ export interface KnownInstance {
   /** Ends that may change what is wanted: the guest powered off in the current boot, or the VMM died in any. */
   guestOff: boolean
   vmmDeaths: number
+  /** Reboots that were acknowledged, and those that broke before. */
+  reboots: number
+  perhapsReboots: number
+  versions: Versions
+  /** Whether a call may have changed what is wanted since the last rest. */
+  acted: boolean
+  /** Whether a start or reboot was asked for since the VMM was started. */
+  startAsked: boolean
+  /**
+   * The intent under which the VMM runs whose guest has powered itself off, until it is started again or lost, and how
+   * often the host's agent had been killed by then.
+   */
+  offUnder: { generation: number; kills: number } | null
   last: InstanceNow | null
   state: InstanceState
   terminatedAt: number | null
@@ -32,21 +47,13 @@ interface KnownOperation {
 }
 
 /** What an action asks for; a reboot asks for no other power. */
-export type Intent = { desired?: DesiredPower }
+export type Intent = { desired: DesiredPower } | { reboot: true }
+
+/** What is wanted, as far as it is told apart here. */
+const intentFields = ['desired', 'grace_seconds', 'reboots', 'reboot_grace_seconds', 'reason'] as const
 
 /** Fields that nothing may change. */
-const fixed = [
-  'name',
-  'type',
-  'image',
-  'vcpus',
-  'memory_mb',
-  'disk_gb',
-  'vpc_id',
-  'subnet_id',
-  'private_ip',
-  'mac',
-] as const
+const fixed = ['type', 'image', 'vcpus', 'memory_mb', 'disk_gb', 'vpc_id', 'subnet_id', 'private_ip', 'mac'] as const
 
 /**
  * The small model: what each acknowledged call promises, and whether what the server has stored keeps it. It knows
@@ -60,23 +67,26 @@ export class Promises {
   /** Failures that hosts were told to have. */
   faults = 0
   readonly #violation: (what: string) => void
+  readonly #keys: Keys
   readonly #runs: (id: string) => boolean
   /** Latest time by the server's clock. */
   #latestMs = 0
 
   /** `runs` says whether an instance has a VMM anywhere. */
-  constructor(violation: (what: string) => void, runs: (id: string) => boolean) {
+  constructor(violation: (what: string) => void, keys: Keys, runs: (id: string) => boolean) {
     this.#violation = violation
+    this.#keys = keys
     this.#runs = runs
   }
 
   /** A create was answered: the instance exists from now on. */
-  created(id: string, operationId: string, body: InstanceCreate, spec: Record<string, unknown>): void {
-    for (const [name, value] of Object.entries(body.spec)) {
-      if (JSON.stringify(spec[name]) !== JSON.stringify(value))
-        this.#violation(`${id} was created with another ${name}`)
+  created(id: string, operationId: string, body: InstanceCreate, shown: Pick<Instance, 'metadata' | 'spec'>): void {
+    const told = new Map<string, unknown>(Object.entries({ ...shown.spec, name: shown.metadata.name }))
+    for (const [field, value] of Object.entries({ name: id, ...body.metadata, ...body.spec })) {
+      if (JSON.stringify(told.get(field)) !== JSON.stringify(value))
+        this.#violation(`${id} was created with another ${field}`)
     }
-    this.#know(id)
+    this.#know(id).versions.begin(shown.metadata, shown.spec.security_groups)
     this.#accepted(id, operationId)
   }
 
@@ -95,7 +105,11 @@ export class Promises {
     const { isDeletion, overruled } = options
     const known = this.instances.get(id)
     if (known === undefined) throw new Error(`${id} is not known`)
-    if (intent.desired !== undefined) {
+    known.acted = true
+    if ('reboot' in intent || intent.desired === 'running') known.startAsked = true
+    if ('reboot' in intent) {
+      known.reboots++
+    } else {
       if (known.desired === 'deleted' && intent.desired !== 'deleted')
         this.#violation(`${id} came back from a deletion`)
       known.desired = intent.desired
@@ -110,7 +124,54 @@ export class Promises {
 
   /** An action broke before it was answered. */
   unanswered(id: string, intent: Intent): void {
-    if (intent.desired !== undefined) this.instances.get(id)?.perhaps.add(intent.desired)
+    const known = this.instances.get(id)
+    if (known === undefined) return
+    known.acted = true
+    if ('reboot' in intent || intent.desired === 'running') known.startAsked = true
+    if ('reboot' in intent) known.perhapsReboots++
+    else known.perhaps.add(intent.desired)
+  }
+
+  /** An instance was shown with a change, or as it is; null: the answer got lost. */
+  shown(
+    id: string,
+    change: InstancePatch,
+    ifMatch: string | null,
+    shown: { instance: Instance; etag: string } | null,
+  ): void {
+    this.instances.get(id)?.versions.attempted({ change, ifMatch, shown })
+  }
+
+  /** A change was refused because its If-Match named another version. */
+  refusedAsOld(id: string, etag: string): void {
+    this.instances.get(id)?.versions.refusedAsOld(etag)
+  }
+
+  /** The first ETag that was seen of an instance, or one that it never had. */
+  firstEtag(id: string): string {
+    return this.instances.get(id)?.versions.firstEtag ?? ''
+  }
+
+  /** Whether there is something to check although nothing was committed. */
+  get isUnchecked(): boolean {
+    return [...this.instances.values()].some(({ versions }) => versions.isUnchecked)
+  }
+
+  /** A VMM is started under an intent; `kills` says how often the host's agent was killed so far. */
+  started(id: string, generation: number, kills: number): void {
+    const known = this.instances.get(id)
+    if (known === undefined) return
+    known.starts++
+    known.guestOff = false
+    const { offUnder, startAsked, versions } = known
+    known.offUnder = null
+    known.startAsked = false
+    // an agent that is killed when it has ended the VMM and not yet noted why takes it for a crash, change or no change
+    if (offUnder === null || offUnder.kills !== kills || startAsked || generation <= offUnder.generation) return
+    for (let raised = offUnder.generation + 1; raised <= generation; raised++) if (!versions.isByGroups(raised)) return
+    this.#violation(
+      `${id} was woken by a change of its groups: its guest was off since generation ${offUnder.generation}`,
+    )
   }
 
   /** Hold what is stored against what was promised. */
@@ -118,7 +179,7 @@ export class Promises {
     this.#latestMs = Math.max(this.#latestMs, nowMs)
     for (const instance of tables.instances.values()) {
       if (this.instances.has(instance.id)) continue
-      if (this.unansweredCreates-- > 0) this.#know(instance.id)
+      if (this.#keys.made(instance) || this.unansweredCreates-- > 0) this.#know(instance.id)
       else this.#violation(`nobody asked for ${instance.id}`)
     }
     for (const known of this.instances.values()) this.#checkInstance(known, tables)
@@ -133,6 +194,12 @@ export class Promises {
       id,
       desired: 'running',
       perhaps: new Set(),
+      reboots: 0,
+      perhapsReboots: 0,
+      versions: new Versions(),
+      acted: false,
+      startAsked: false,
+      offUnder: null,
       starts: 0,
       last: null,
       state: 'provisioning',
@@ -174,6 +241,13 @@ export class Promises {
       if (now.generation < last.generation) this.#violation(`the generation of ${known.id} fell`)
       if (now.reboots < last.reboots) this.#violation(`the reboots of ${known.id} fell`)
     }
+    if (now.reboots < known.reboots || now.reboots > known.reboots + known.perhapsReboots)
+      this.#violation(`${known.id} has ${now.reboots} reboots of ${known.reboots} that were asked for`)
+    const isSame = last === null ? now.desired === 'running' : intentFields.every((field) => now[field] === last[field])
+    const isQuiet = isSame && !known.acted
+    const misfit = known.versions.settle(now, isQuiet)
+    if (misfit !== null) this.#violation(`${known.id} ${misfit}`)
+    known.acted = false
     this.#checkState(known, now)
     const operation = tables.operations.get(now.operation_id)
     if (operation?.resource_id !== known.id) this.#violation(`${known.id} names an operation of another resource`)

@@ -45,8 +45,10 @@ export async function runSchedule(resources: Resources, plan: Schedule): Promise
   }
 }
 
+const plain = { keyed: false, lost: false }
+
 async function beginRunning(world: World, count: number): Promise<void> {
-  for (let i = 0; i < count; i++) void perform(world, { call: 'create', type: 'micro', subnet: 'small' })
+  for (let i = 0; i < count; i++) void perform(world, { ...plain, call: 'create', type: 'micro', subnet: 'small' })
   if (count > 0) await world.run(150)
 }
 

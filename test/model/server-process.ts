@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { defaultSettings } from '@berth/server/config.ts'
 import type { Context } from '@berth/server/context.ts'
 import { type Controller, startController } from '@berth/server/controllers/driver.ts'
@@ -5,6 +6,7 @@ import { lifecyclePass } from '@berth/server/controllers/lifecycle.ts'
 import { placementPass } from '@berth/server/controllers/placement.ts'
 import { registerHosts } from '@berth/server/domain/host-reports.ts'
 import type { Store } from '@berth/server/store/store.ts'
+import type { Answer, Api, Apis, Sent } from './api.ts'
 import type { DatabaseFile, Databases, OpenDatabase } from './databases.ts'
 import { type Catalogues, contextOn, hostIds, type Resources, silent } from './fixtures.ts'
 import type { Observer } from './tables.ts'
@@ -29,10 +31,13 @@ export const settings: Context['settings'] = {
 /** Who waits for an answer. */
 interface Caller {
   fail: (gone: ServerGone) => void
+  /** Ends with its connection. */
+  connection: AbortController
 }
 
 interface Run {
   database: OpenDatabase
+  api: Api
   ctx: Context
   stopListening: () => void
   timers: TimerScope
@@ -41,16 +46,19 @@ interface Run {
 }
 
 /**
- * The control plane without its HTTP: real store, domain and controllers. A crash leaves to the next run what SQLite had
+ * The control plane: real HTTP layer for clients, domain for hosts, store and controllers. A crash leaves to the next run what SQLite had
  * given to the operating system by then, and nothing else.
  */
 export class ServerProcess {
   readonly #time: VirtualTime
   readonly #clock: WallClock
   readonly #databases: Databases
+  readonly #apis: Apis
   readonly #catalogues: Catalogues
   readonly #timers: TimerScope
   readonly #waiting = new Set<Caller>()
+  /** Whose call it is that the server works on. */
+  readonly #callers = new AsyncLocalStorage<Caller>()
   readonly #closing: Promise<unknown>[] = []
   #database: DatabaseFile | null = null
   #run: Run | null = null
@@ -65,6 +73,7 @@ export class ServerProcess {
     this.#time = time
     this.#clock = clock
     this.#databases = resources.databases
+    this.#apis = resources.apis
     this.#catalogues = resources.catalogues
     this.#timers = time.scope()
   }
@@ -101,14 +110,16 @@ export class ServerProcess {
     this.#database = database
     const { store } = database
     const timers = this.#time.scope()
-    const ctx = await contextOn(store, this.#clock.now, settings, this.#catalogues)
+    const plain = await contextOn(store, this.#clock.now, settings, this.#catalogues)
+    const ctx = { ...plain, store: this.#heard(store) }
+    const api = await this.#apis.take(ctx)
     const listeners = [store.onChange(() => this.#committed())]
-    await registerHosts(ctx, hostIds)
+    await registerHosts(plain, hostIds)
     // the driver's own period never comes: its timer is not one of ours
     const control = (name: string, pass: () => Promise<string | null>) =>
       startController(name, { periodMs: 2 ** 31 - 1, log: silent, metrics: ctx.metrics }, () => this.#counted(pass))
-    const placement = control('placement', placementPass(ctx))
-    const lifecycle = control('lifecycle', lifecyclePass(ctx))
+    const placement = control('placement', placementPass(plain))
+    const lifecycle = control('lifecycle', lifecyclePass(plain))
     listeners.push(
       store.onChange(() => {
         if (this.#wakesToLose > 0) this.#wakesToLose--
@@ -120,7 +131,7 @@ export class ServerProcess {
       for (const stop of listeners) stop()
     }
     const controllers = [placement, lifecycle]
-    this.#run = { database, ctx, timers, controllers, stopListening, ending: new AbortController() }
+    this.#run = { database, api, ctx, timers, controllers, stopListening, ending: new AbortController() }
     this.#commits++
     this.#busy--
   }
@@ -134,10 +145,14 @@ export class ServerProcess {
     this.#commitsToCrash = null
     this.#answerToCrash = null
     this.#database = this.#databases.remains(run.database)
-    for (const caller of this.#waiting) if (caller !== answered) caller.fail(new ServerGone('the server is gone'))
+    for (const caller of this.#waiting) {
+      if (caller === answered) continue
+      caller.fail(new ServerGone('the server is gone'))
+      caller.connection.abort()
+    }
     this.#waiting.clear()
     // what is left of the run goes on in files that nobody looks at any more
-    this.#closing.push(this.#end(run).then(() => this.#databases.discard(run.database)))
+    this.#closing.push(this.#discard(run))
     this.#timers.after(downMs, () => void this.start())
   }
 
@@ -156,23 +171,24 @@ export class ServerProcess {
     this.#wakesToLose += count
   }
 
-  /** Have the server do something at once. Rejects with ServerGone when it is down or goes down before it answered. */
+  /** Send a request as a client does. Rejects with ServerGone when the server is down or goes down before it answered. */
+  request(sent: Sent): Promise<Answer> {
+    return this.#counted(() => this.waitingRequest(sent))
+  }
+
+  /** Send a request whose answer may wait for a change. */
+  waitingRequest(sent: Sent): Promise<Answer> {
+    return this.#untilGone((run, caller) => run.api.send(sent, caller.connection.signal))
+  }
+
+  /** Have the server do what a host asks for. Rejects with ServerGone as `request` does. */
   call<T>(work: (ctx: Context) => Promise<T>): Promise<T> {
-    const run = this.#run
-    if (run === null) return Promise.reject(new ServerGone('the server is down'))
-    const caller: Caller = { fail: () => {} }
-    const ctx = this.#answerToCrash === null ? run.ctx : { ...run.ctx, store: this.#heard(run.ctx.store, caller) }
-    return this.#untilGone(
-      this.#counted(() => work(ctx)),
-      caller,
-    )
+    return this.#untilGone((run) => this.#counted(() => work(run.ctx)))
   }
 
   /** A call that may wait for a change; the signal says that the server is gone. */
   waitingCall<T>(work: (ctx: Context, signal: AbortSignal) => Promise<T>): Promise<T> {
-    const run = this.#run
-    if (run === null) return Promise.reject(new ServerGone('the server is down'))
-    return this.#untilGone(work(run.ctx, run.ending.signal), { fail: () => {} })
+    return this.#untilGone((run) => work(run.ctx, run.ending.signal))
   }
 
   /** End for good, once what runs has come to its end; a database in order can be used again. */
@@ -183,15 +199,23 @@ export class ServerProcess {
     if (run !== null) {
       await this.#end(run)
       await run.ctx.store.write(async () => undefined) // behind everything that was queued
+      this.#apis.giveBack(run.api)
       await (inOrder ? this.#databases.giveBack(run.database) : this.#databases.discard(run.database))
     }
     if (run === null && this.#database !== null) await this.#databases.discard(this.#database)
     await Promise.allSettled(this.#closing)
   }
 
+  async #discard(run: Run): Promise<void> {
+    await this.#end(run)
+    await this.#databases.discard(run.database)
+    this.#apis.giveBack(run.api) // what it had begun is written or refused by now
+  }
+
   async #end(run: Run): Promise<void> {
     run.timers.end()
     run.ending.abort()
+    for (const caller of this.#waiting) caller.connection.abort()
     run.stopListening()
     await Promise.all(run.controllers.map((controller) => controller.stop()))
   }
@@ -211,11 +235,12 @@ export class ServerProcess {
     }
   }
 
-  /** The store, but what it answers a write is heard here first, before anything else can happen. */
-  #heard(store: Store, caller: Caller): Store {
+  /** The store, but what it answers a caller's write is heard here first, before anything else can happen. */
+  #heard(store: Store): Store {
     const write: Store['write'] = async (work) => {
+      const caller = this.#callers.getStore()
       const value = await store.write(work)
-      if (this.#answerToCrash !== null) this.crash(this.#answerToCrash.downMs, caller)
+      if (this.#answerToCrash !== null && caller !== undefined) this.crash(this.#answerToCrash.downMs, caller)
       return value
     }
     return new Proxy(store, {
@@ -227,11 +252,16 @@ export class ServerProcess {
     })
   }
 
-  #untilGone<T>(work: Promise<T>, caller: Caller): Promise<T> {
+  #untilGone<T>(work: (run: Run, caller: Caller) => Promise<T>): Promise<T> {
+    const run = this.#run
+    if (run === null) return Promise.reject(new ServerGone('the server is down'))
     const { promise, resolve, reject } = Promise.withResolvers<T>()
-    caller.fail = reject
+    const caller: Caller = { fail: reject, connection: new AbortController() }
     this.#waiting.add(caller)
-    work.then(resolve, reject).finally(() => this.#waiting.delete(caller))
+    this.#callers
+      .run(caller, () => work(run, caller))
+      .then(resolve, reject)
+      .finally(() => this.#waiting.delete(caller))
     return promise
   }
 }

@@ -4,7 +4,9 @@ import type { HostRow, InstanceRow, OperationRow, SubnetAddressRow } from '@bert
 import SqliteDatabase from 'better-sqlite3'
 
 /** An instance as it is stored, with the parts of its report that the checks look at. */
-export interface InstanceNow extends Omit<InstanceRow, 'report' | 'desired'> {
+export interface InstanceNow extends Omit<InstanceRow, 'report' | 'desired' | 'labels' | 'security_groups'> {
+  labels: Record<string, string>
+  security_groups: string[]
   desired: DesiredPower
   report: ObservedInstance | null
 }
@@ -21,6 +23,9 @@ export interface Tables {
   operations: Map<string, OperationNow>
   addresses: SubnetAddressRow[]
   hosts: HostRow[]
+  /** What instances are found by, a line each: `id key=value`, `id group`. */
+  labels: string[]
+  groups: string[]
 }
 
 /** A look at the tables of a server that is not the server's own code. */
@@ -39,12 +44,18 @@ export class Observer {
     )
     const addresses = prepare<SubnetAddressRow>('select * from subnet_addresses where instance_id is not null')
     const hosts = prepare<HostRow>('select * from hosts')
+    const labels = prepare<string>("select instance_id || ' ' || key || '=' || value from instance_labels").pluck()
+    const groups = prepare<string>(
+      "select instance_id || ' ' || security_group_id from instance_security_groups",
+    ).pluck()
     this.#readInstance = this.#db.prepare('select * from instances where id = ?')
     this.#readAll = this.#db.transaction(() => ({
       instances: new Map(instances.all().map((row) => [row.id, parse(row)])),
       operations: new Map(operations.all().map((row) => [row.id, row])),
       addresses: addresses.all(),
       hosts: hosts.all(),
+      labels: labels.all(),
+      groups: groups.all(),
     }))
   }
 
@@ -76,6 +87,8 @@ function parse(row: InstanceRow): InstanceNow {
   return {
     ...row,
     desired: row.desired as DesiredPower,
+    labels: JSON.parse(row.labels),
+    security_groups: JSON.parse(row.security_groups),
     report: row.report === null ? null : JSON.parse(row.report),
   }
 }

@@ -3,6 +3,7 @@ import type { WaitTarget } from '@berth/contract/instances.ts'
 import { capacities, hostIds, type Resources } from './fixtures.ts'
 import { HostProcess } from './host-process.ts'
 import { brokenInvariants } from './invariants.ts'
+import { Keys } from './keys.ts'
 import type { Witness } from './mortal-host.ts'
 import { Promises } from './promises.ts'
 import { ServerProcess } from './server-process.ts'
@@ -30,8 +31,10 @@ export class World {
   readonly serverClock = new WallClock(this.time)
   readonly server: ServerProcess
   readonly hosts: readonly [HostProcess, HostProcess]
+  readonly keys = new Keys((what) => this.violation(what), this.serverClock.now)
   readonly promises = new Promises(
     (what) => this.violation(what),
+    this.keys,
     (id) => this.hosts.some((host) => host.machine.vmmOf(id) !== null),
   )
   readonly waits = new Set<OpenWait>()
@@ -84,12 +87,13 @@ export class World {
       await immediate()
       if (++turns > mostTurns) this.violation('the server does not come to rest')
     } while (this.server.busy && turns <= mostTurns)
-    if (this.server.commits !== this.#checked) {
+    if (this.server.commits !== this.#checked || this.promises.isUnchecked) {
       this.#checked = this.server.commits
       const tables = this.tables()
       for (const broken of brokenInvariants(tables, this.hosts)) this.violation(broken)
       this.promises.check(tables, this.serverClock.now())
     }
+    this.keys.settled()
     this.throwViolations()
   }
 
@@ -131,14 +135,14 @@ export class World {
     this.reports.set(hostId, observed)
   }
 
+  #killsOf(hostId: string): number {
+    return this.hosts.find((host) => host.id === hostId)?.kills ?? 0
+  }
+
   #witness(): Witness {
     return {
       started: (hostId, instance) => {
-        const known = this.promises.instances.get(instance.id)
-        if (known !== undefined) {
-          known.starts++
-          known.guestOff = false
-        }
+        this.promises.started(instance.id, instance.generation, this.#killsOf(hostId))
         const row = this.server.stored.instance(instance.id)
         if (row === null || row.terminated_at !== null) this.violation(`${instance.id} is gone and was started`)
         else if (row.host_id !== hostId) this.violation(`${instance.id} of ${row.host_id} was started on ${hostId}`)
