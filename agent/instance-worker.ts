@@ -3,12 +3,14 @@ import type { Logger } from 'pino'
 import { BoundedCalls } from './bounded-calls.ts'
 import type { AgentSettings } from './config.ts'
 import type { HostDriver, Vmm } from './host-driver.ts'
+import { adoptVmm } from './instance-adoption.ts'
 import { described, type Intent } from './instance-intent.ts'
 import { logOf } from './instance-log.ts'
 import { graceOf, type InstanceAction, planInstance } from './instance-plan.ts'
 import { InstanceProgress } from './instance-progress.ts'
 import type { InstanceRecord } from './instance-record.ts'
 import { InstanceShutdown } from './instance-shutdown.ts'
+import { InstanceStart } from './instance-start.ts'
 import { InstanceSteps, stepError } from './instance-steps.ts'
 import { LedgerUnavailable } from './ledger.ts'
 import type { AgentMetrics } from './metrics.ts'
@@ -52,7 +54,7 @@ export class InstanceWorker {
   readonly #progress: InstanceProgress
   readonly #serial: SerialFollower
   readonly #calls: BoundedCalls
-  readonly #steps: InstanceSteps
+  readonly #beginning: InstanceStart
   readonly #ending: InstanceShutdown
   #intent: Intent
   #vmm: Vmm | null = null
@@ -88,7 +90,6 @@ export class InstanceWorker {
       log: this.#log,
       onLate: () => this.#removeAgain(),
     })
-    this.#steps = new InstanceSteps(this.#progress, this.#calls, env.settings, env.timers, this.#log)
     this.#ending = new InstanceShutdown({
       progress: this.#progress,
       calls: this.#calls,
@@ -105,6 +106,17 @@ export class InstanceWorker {
         })
       },
       onDropped: () => this.#note(() => this.#progress.save()),
+    })
+    this.#beginning = new InstanceStart({
+      record,
+      driver: env.driver,
+      progress: this.#progress,
+      steps: new InstanceSteps(this.#progress, this.#calls, env.settings, env.timers, this.#log),
+      serial: this.#serial,
+      log: this.#log,
+      now: env.now,
+      reportProgress: env.reportProgress,
+      onVmm: (vmm) => this.#follow(vmm),
     })
   }
 
@@ -191,32 +203,20 @@ export class InstanceWorker {
     }
   }
 
-  async #adopt(): Promise<void> {
-    const { record } = this
-    if (record.power === 'absent') return
-    const { driver, settings } = this.#env
-    const vmm = await this.#calls.run({
-      name: 'adoption',
+  #adopt(): Promise<void> {
+    const { driver, settings, now } = this.#env
+    return adoptVmm({
+      record: this.record,
+      driver,
+      progress: this.#progress,
+      calls: this.#calls,
+      serial: this.#serial,
+      log: this.#log,
+      now,
       timeoutMs: settings.deadlinesMs.boot,
-      work: () => driver.adopt(record.id),
-      discard: async (late) => late?.detach(),
+      onVmm: (vmm) => this.#follow(vmm),
+      onLost: (cause) => this.#lost(cause),
     })
-    if (vmm !== null) {
-      this.#log.info('adopted the running VMM')
-      this.#follow(vmm)
-      if (vmm.guestState() === 'running' && record.power !== 'shutting_down') {
-        if (record.power !== 'running') this.#progress.cpusRun(this.#env.now())
-        this.#serial.start()
-      }
-      return
-    }
-    const sameBoot = record.host_boot_id === driver.hostBootId
-    if (record.power === 'running') this.#lost(sameBoot ? 'crash' : 'host')
-    else if (record.power !== 'off') this.#progress.off('host')
-    // neither the pause after a crash nor what the host could not do outlasts a restart of the host
-    else if (record.host_boot_id !== '' && !sameBoot && (record.off_cause === 'crash' || record.failure !== null)) {
-      this.#lost('host')
-    }
   }
 
   /** The VMM is gone. That is no crash of an instance that is to go off anyway. */
@@ -295,64 +295,9 @@ export class InstanceWorker {
     }
   }
 
-  /** Image, disk, network, VMM. Gives up when the instance shall not run any more; reports when it cannot. */
-  async #startInstance(): Promise<void> {
-    const { record } = this
-    const { instance } = this.#intent
-    const { driver, now } = this.#env
+  #startInstance(): Promise<void> {
     this.#abort = new AbortController()
-    const unwanted = this.#abort.signal
-    const signal = AbortSignal.any([unwanted, this.#stopping.signal])
-    this.#progress.starting(instance.reboots.count)
-    try {
-      const image = described(this.#intent.image ?? record.image, 'image_not_available', `image ${instance.image_id}`)
-      const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
-      record.image = image // a disk that is made from it outlives its entry in the catalogue
-      await this.#steps.run({
-        name: 'image',
-        condition: 'ImageReady',
-        signal,
-        work: (ending) => driver.ensureImage(instance, image, { signal: ending, onProgress: this.#env.reportProgress }),
-      })
-      record.timeline.image_ready_at ??= now()
-      await this.#steps.run({
-        name: 'disk',
-        condition: 'DiskReady',
-        signal,
-        work: (ending) => driver.ensureDisk(instance, network, image, { signal: ending }),
-      })
-      record.timeline.disk_ready_at ??= now()
-      const { netns, nic } = await this.#steps.run({
-        name: 'network',
-        condition: 'NetworkReady',
-        signal,
-        work: (ending) => driver.ensureNetwork(instance, network, record.slot, { signal: ending }),
-      })
-      record.timeline.network_ready_at = now()
-      record.netns = netns
-      record.nic = nic
-      await this.#serial.settled()
-      this.#serial.beginBoot()
-      this.#progress.booting(driver.hostBootId)
-      const vmm = await this.#steps.run({
-        name: 'boot',
-        condition: 'Booted',
-        signal: unwanted, // an agent that stops lets it come up: the next one adopts it
-        work: (ending) => driver.start(instance, nic, record.slot, { signal: ending }),
-        discard: (late) => late.quit(),
-      })
-      this.#follow(vmm)
-      this.#serial.start() // reads in a later turn
-      this.#progress.cpusRun(now())
-    } catch (error) {
-      if (signal.aborted) {
-        this.#progress.abandoned()
-        return
-      }
-      if (error instanceof LedgerUnavailable) throw error // no fault of the instance: it is started again
-      this.#log.error({ err: error }, 'the instance cannot be started')
-      this.#progress.failed(stepError(error, 'boot'))
-    }
+    return this.#beginning.run(this.#intent, { unwanted: this.#abort.signal, stopping: this.#stopping.signal })
   }
 
   /** Have the network card of a running machine as it is asked for by now. */
