@@ -2,7 +2,7 @@ import type { InstanceState } from '@berth/contract/instance-states.ts'
 import type { LabelRequirement } from '@berth/contract/label-selector.ts'
 import { type Expression, expressionBuilder, type SqlBool } from 'kysely'
 import { parseInstance, type StoredInstance } from './instances.ts'
-import type { Database, InstanceRow } from './schema.ts'
+import type { Database } from './schema.ts'
 import type { Reader } from './store.ts'
 
 /** What a list is narrowed to; everything given must hold. Without `state`, terminated instances are left out. */
@@ -23,46 +23,45 @@ export interface Page {
 
 /** Instances by id, which is the order they were made in. */
 export async function listInstances(db: Reader, filter: InstanceFilter, page: Page): Promise<StoredInstance[]> {
-  const driver = await chooseDriver(db, filter)
-  if (driver === null) {
-    const rows = await db
-      .selectFrom('instances')
-      .selectAll()
-      .where(conditions(filter, page))
-      .orderBy('id')
-      .limit(page.limit)
-      .execute()
-    return rows.map(parseInstance)
-  }
-  const rest = { ...filter, labels: filter.labels.filter((requirement) => requirement !== driver) }
-  const values = driver.operator === 'in' ? driver.values : [null]
-  const parts: InstanceRow[][] = []
-  for (const value of values) parts.push(await listAlong(db, { key: driver.key, value }, rest, page))
-  // an instance has one value under a key, so the parts have none in common
-  const rows = parts.length === 1 ? (parts[0] ?? []) : parts.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
-  return rows.slice(0, page.limit).map(parseInstance)
+  const rows = await pageQuery(db, await chooseDriver(db, filter), filter, page).execute()
+  return rows.map(parseInstance)
 }
 
-/** A page of the instances that have a label, in the order of the label's index; any value when it is null. */
-async function listAlong(
-  db: Reader,
-  label: { key: string; value: string | null },
-  filter: InstanceFilter,
-  page: Page,
-): Promise<InstanceRow[]> {
-  let query = db
-    .selectFrom('instance_labels as driver')
+/** The query of a page that walks along the index of a label, or along the instances themselves when it is null. */
+export function pageQuery(db: Reader, driver: Driver | null, filter: InstanceFilter, page: Page) {
+  if (driver === null) {
+    return db.selectFrom('instances').selectAll().where(conditions(filter, page)).orderBy('id').limit(page.limit)
+  }
+  const rest = { ...filter, labels: filter.labels.filter((requirement) => requirement !== driver) }
+  return db
+    .selectFrom(labelledIds(db, driver, page).as('labelled'))
     .crossJoin('instances') // to SQLite a cross join says in which order to go
     .selectAll('instances')
-    .whereRef('instances.id', '=', 'driver.instance_id')
-    .where('driver.key', '=', label.key)
-    .where(conditions(filter, {}))
-    .orderBy('driver.instance_id')
+    .whereRef('instances.id', '=', 'labelled.instance_id')
+    .where(conditions(rest, {}))
+    .orderBy('labelled.instance_id')
     .limit(page.limit)
-  if (label.value !== null) query = query.where('driver.value', '=', label.value)
-  if (page.after !== undefined) query = query.where('driver.instance_id', '>', page.after)
-  return query.execute()
 }
+
+/**
+ * The ids that have a label, in their order. The index has them in order for each value, and an instance has one value
+ * under a key: the database merges the values, no further than it is asked for.
+ */
+function labelledIds(db: Reader, { key, ...driver }: Driver, { after }: Page) {
+  const having = (value: string | null) => {
+    let query = db.selectFrom('instance_labels').select('instance_id').where('key', '=', key)
+    if (value !== null) query = query.where('value', '=', value)
+    return after === undefined ? query : query.where('instance_id', '>', after)
+  }
+  const [first = null, ...others] = driver.operator === 'in' ? driver.values : []
+  return others
+    .reduce((ids, value) => ids.unionAll(having(value)), having(first))
+    .orderBy('instance_id')
+    .limit(noLimit)
+}
+
+/** Without a limit SQLite forgets the order of what it reads from, and sorts it all once more. */
+const noLimit = Number.MAX_SAFE_INTEGER
 
 /** Everything a filter asks of a row of instances. */
 function conditions(filter: InstanceFilter, page: { after?: string }): Expression<SqlBool> {

@@ -22,7 +22,8 @@ export interface EngineUnderTest {
 /** The engines that the store's contract tests run on: the same tests for both. */
 export const engines: readonly EngineUnderTest[] = [sqliteUnderTest(), postgresUnderTest()]
 
-function sqliteUnderTest(): EngineUnderTest {
+/** Databases in files of their own. */
+export function sqliteUnderTest(): EngineUnderTest {
   return {
     name: 'sqlite',
     async start() {},
