@@ -3,7 +3,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { DocumentCache } from './document-cache.ts'
+import { listInstanceIds } from './store/instance-list.ts'
+import { getInstance, insertInstance, updateMetadata } from './store/instances.ts'
 import { Store } from './store/store.ts'
+import { storedInstance } from './store/testing/instances.ts'
 
 const ends: (() => Promise<void>)[] = []
 afterEach(async () => {
@@ -23,7 +26,7 @@ async function openCache(limit?: number) {
   const get = async (id: string, body = id) => {
     const document = await cache.get(id, async () => {
       rendered++
-      return { body, etag: '"1"' }
+      return { id, body, etag: '"1"' }
     })
     return document.body
   }
@@ -45,7 +48,7 @@ test('a document is rendered once, until a commit changes its resource', async (
 test('what was read before a commit and comes in after it is given out, but not kept', async () => {
   const { cache, get, change } = await openCache()
   const document = await cache.get('inst-a', async () => {
-    const read = { body: 'old', etag: '"1"' }
+    const read = { id: 'inst-a', body: 'old', etag: '"1"' }
     await change('inst-a')
     return read
   })
@@ -65,10 +68,10 @@ test('a caller who was answered for a change never gets what was before it', asy
   }
 })
 
-test('the documents kept longest go when they are too many', async () => {
-  const { get, rendered } = await openCache(100)
-  for (const id of ['a', 'b', 'c']) await get(id, id.repeat(40))
-  expect(await get('c', 'again')).toBe('c'.repeat(40))
+test('a document goes when those asked for after it need its room', async () => {
+  const { get, rendered } = await openCache(1024 * 1024)
+  for (const id of ['a', 'b', 'c']) await get(id, id.repeat(500_000))
+  expect(await get('c', 'again')).toBe('c'.repeat(500_000))
   expect(await get('a', 'again')).toBe('again')
   expect(rendered()).toBe(4)
 })
@@ -77,4 +80,41 @@ test('a document that cannot be rendered is not kept', async () => {
   const { cache, get } = await openCache()
   await expect(cache.get('inst-a', async () => Promise.reject(new Error('not found')))).rejects.toThrow('not found')
   expect(await get('inst-a', 'found')).toBe('found')
+})
+
+test('a list shows its items as they were when it found them, whatever is committed meanwhile', async () => {
+  const { store, cache } = await openCache()
+  const ids = Array.from({ length: 20 }, (_, n) => `inst-${String(n).padStart(2, '0')}`)
+  await store.write(async (tx) => {
+    for (const id of ids) await insertInstance(tx, storedInstance(id, { labels: { env: 'x' } }))
+  })
+  const filter = { labels: [{ operator: 'in', key: 'env', values: ['x'] }] } as const
+  const listLabelled = async (microtasks: number) => {
+    for (let n = 0; n < microtasks; n++) await null // a commit takes several: begin within each of them
+    return cache.list(
+      () => listInstanceIds(store.read, filter, { limit: 100 }),
+      async (id) => ({ id, body: (await getInstance(store.read, id)).labels.env ?? '', etag: '""' }),
+    )
+  }
+  let found = 0
+  for (let turn = 0; turn < 40; turn++) {
+    const lists: ReturnType<typeof listLabelled>[] = []
+    const listWhileCommitting = () => {
+      for (let microtasks = 0; microtasks < 40; microtasks++) lists.push(listLabelled(microtasks))
+    }
+    listWhileCommitting()
+    await store.write(async (tx) => {
+      for (const id of ids.filter((_, n) => n % 2 === turn % 2)) {
+        const instance = await getInstance(tx.db, id)
+        const env = instance.labels.env === 'x' ? 'y' : 'x'
+        await updateMetadata(tx, instance, { name: instance.name, labels: { env } })
+      }
+      listWhileCommitting()
+    })
+    for (const list of await Promise.all(lists)) {
+      found += list.length
+      expect(new Set(list.map(({ body }) => body)).difference(new Set(['x']))).toEqual(new Set())
+    }
+  }
+  expect(found).toBeGreaterThan(1000)
 })

@@ -236,3 +236,19 @@ describe('every list', () => {
     expect(body.items).toEqual([await stack.get(instance.id)])
   })
 })
+
+test('an instance is the same text by its id, in a list and when it was waited for, and so after each change', async () => {
+  await using stack = await startStack()
+  const { id } = await stack.create()
+  const text = async (path: string) => (await stack.api('GET', `/v1/instances${path}`)).text
+  for (const name of ['first', 'second']) {
+    await stack.api('PATCH', `/v1/instances/${id}`, { metadata: { name, labels: { app: name } } })
+    const waited = await text(`/${id}?wait_for=ready`)
+    expect(JSON.parse(waited).metadata.name).toBe(name)
+    for (let again = 0; again < 2; again++) {
+      expect(await text(`/${id}`)).toBe(waited)
+      expect(await text('')).toBe(`{"items":[${waited}]}`)
+      expect(await text('?label_selector=app')).toBe(`{"items":[${waited}]}`)
+    }
+  }
+})

@@ -66,7 +66,8 @@ function condition(instance: StoredInstance, type: Condition['type']): Condition
   if (type === 'Scheduled') return scheduled(instance)
   const reported = instance.report?.conditions[type]
   if (reported === undefined) return { type, status: 'unknown', reason: '', message: '', at: '' }
-  return { type, ...reported, at: toRfc3339(reported.at) }
+  const { status, reason, message, at } = reported
+  return { type, status, reason, message, at: toRfc3339(at) }
 }
 
 function scheduled(instance: StoredInstance): Condition {

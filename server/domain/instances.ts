@@ -2,9 +2,10 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Instance, InstancePatch, WaitTarget } from '@berth/contract/instances.ts'
 import { ApiError, validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
+import type { RenderedDocument } from '../document-blocks.ts'
 import { readConsole } from '../store/console-log.ts'
 import { touchHost } from '../store/hosts.ts'
-import { type InstanceFilter, listInstances, type Page } from '../store/instance-list.ts'
+import { type InstanceFilter, listInstanceIds, listInstances, type Page } from '../store/instance-list.ts'
 import {
   findInstance,
   getInstance,
@@ -20,8 +21,22 @@ import { patchedMetadata } from './metadata.ts'
 import { defaultSecurityGroupId, ensureDefaultSecurityGroup, unknownSecurityGroups } from './security-groups.ts'
 
 /** A page of instances in the order they were made; terminated ones only when asked for by state. */
-export async function readInstances(ctx: Context, filter: InstanceFilter, page: Page): Promise<Instance[]> {
-  return (await listInstances(ctx.store.read, filter, page)).map(instanceDocument)
+export async function renderInstances(ctx: Context, filter: InstanceFilter, page: Page): Promise<RenderedDocument[]> {
+  const { documents, store } = ctx
+  if (!documents.enabled) return (await listInstances(store.read, filter, page)).map(rendered)
+  return documents.list(
+    () => listInstanceIds(store.read, filter, page),
+    async (id) => rendered(await getInstance(store.read, id)),
+  )
+}
+
+/** The instance as it is. Throws not_found. */
+export async function renderInstance({ documents, store }: Context, id: string): Promise<RenderedDocument> {
+  return documents.get(id, async () => rendered(await getInstance(store.read, id)))
+}
+
+function rendered(instance: StoredInstance): RenderedDocument {
+  return { id: instance.id, body: JSON.stringify(instanceDocument(instance)), etag: instanceEtag(instance) }
 }
 
 /** An instance with its entity tag. */
@@ -31,11 +46,6 @@ export interface VersionedInstance {
 }
 
 export type WaitOutcome = 'reached' | 'timed-out' | 'impossible'
-
-/** The instance as it is. Throws not_found. */
-export async function readInstance(ctx: Context, id: string): Promise<VersionedInstance> {
-  return versioned(await getInstance(ctx.store.read, id))
-}
 
 /** The instance as soon as `target` holds, cannot come any more, or the time is over. Throws not_found. */
 export async function awaitInstance(

@@ -21,7 +21,7 @@ import Type from 'typebox'
 import { type Context, forRequest } from '../context.ts'
 import { createInstance, dryRunInstance } from '../domain/instance-create.ts'
 import { actOnInstance, deleteInstance } from '../domain/instance-power.ts'
-import { awaitInstance, patchInstance, readConsoleLog, readInstance, readInstances } from '../domain/instances.ts'
+import { awaitInstance, patchInstance, readConsoleLog, renderInstance, renderInstances } from '../domain/instances.ts'
 import { holdRequest } from '../http-tracking.ts'
 import type { Api } from './api.ts'
 import { callerSignal } from './caller-signal.ts'
@@ -76,12 +76,16 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         response: { 200: ref(InstanceList), ...problems('invalid_query') },
       },
     },
-    async (request) =>
-      answerPage(
+    async (request, reply) => {
+      const { items, next_cursor } = await answerPage(
         request.query,
-        (filter, page) => readInstances(ctx, withLabels(filter), page),
+        (filter, page) => renderInstances(ctx, withLabels(filter), page),
         (instance) => instance.id,
-      ),
+      )
+      const next = next_cursor === undefined ? '' : `,"next_cursor":${JSON.stringify(next_cursor)}`
+      const text = `{"items":[${items.map(({ body }) => body).join()}]${next}}`
+      return reply.type(jsonType).send(text as never) // rendered already
+    },
   )
 
   api.get(
@@ -103,10 +107,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
       const { id } = request.params
       const { wait_for: target, timeout = 60 } = request.query
       if (target === undefined) {
-        const { body, etag } = await ctx.documents.get(id, async () => {
-          const { instance, etag } = await readInstance(ctx, id)
-          return { body: String(reply.serializeInput(instance, '200')), etag }
-        })
+        const { body, etag } = await renderInstance(ctx, id)
         return reply
           .header('etag', etag)
           .type(jsonType)

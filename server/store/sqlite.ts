@@ -37,7 +37,7 @@ export function openSqlite(file: string): StoreEngine {
   const writer = new SqliteDatabase(file)
   for (const pragma of writerPragmas) writer.pragma(pragma)
   const reader = new SqliteDatabase(file)
-  for (const pragma of ['query_only = ON', 'busy_timeout = 5000', 'mmap_size = 268435456']) reader.pragma(pragma)
+  for (const pragma of ['query_only = ON', 'busy_timeout = 5000']) reader.pragma(pragma)
   const writing = kyselyOn(writer)
   const reading = kyselyOn(reader)
   return {
