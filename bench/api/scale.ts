@@ -11,7 +11,7 @@ interface Memory {
   mapped: number
 }
 
-/** Memory and start-up with many instances, after every one of them was listed. */
+/** Memory and start-up with many instances, after every one of them was listed, which keeps their documents. */
 export async function measureScale(bench: Bench): Promise<Figure[]> {
   const many = await startFleet({ directory: join(bench.directory, 'scale'), instances: bench.instances })
   const few = await startFleet({ directory: join(bench.directory, 'scale-few'), instances: 1000 })
