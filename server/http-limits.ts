@@ -19,8 +19,11 @@ export function enforceLimits(app: FastifyInstance, limits: Limits, log: Logger)
   const closeGreedy = pipelineGuard(limits.pipelinedRequests)
   const admitBody = bodyGuard(limits)
   const untaken = new UntakenAnswers(limits.untakenBytes)
-  app.addHook('onRequest', async (request, reply) => {
-    if (closeGreedy(request, reply.raw)) return reply.hijack()
+  app.addHook('onRequest', (request, reply, done) => {
+    if (closeGreedy(request, reply.raw)) {
+      reply.hijack()
+      return
+    }
     admitBody(request)
     if (request.url.length > limits.urlBytes) {
       throw new ApiError('uri_too_long', `The URI may have at most ${limits.urlBytes} bytes.`)
@@ -28,9 +31,12 @@ export function enforceLimits(app: FastifyInstance, limits: Limits, log: Logger)
     if (request.raw.rawHeaders.length / 2 > limits.headers) {
       throw new ApiError('header_too_large', `A request may have at most ${limits.headers} headers.`)
     }
+    done()
   })
-  app.addHook('onSend', async (request, reply, payload) => {
+  app.addHook('onSend', (request, reply, payload, done) => {
+    done(null, payload) // sends it
     if (typeof payload !== 'string' && !Buffer.isBuffer(payload)) return // a stream has to look after itself
+    if (reply.raw.writableFinished) return // the kernel has taken it all, as it does with nearly every answer
     untaken.add(request.socket, reply.raw, payload.length)
     closeWhenStalled(reply.raw, limits.stalledAnswerMs)
   })

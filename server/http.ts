@@ -79,10 +79,7 @@ export async function buildHttp(
   for (const schema of named) app.addSchema(schema)
   acceptOnlyJson(app, limits)
   app.addHook('onRoute', refuseUnknownQueries)
-  app.addHook('preValidation', async (request) => {
-    // `null` is a body, and not one of the schema
-    if (request.routeOptions.config.optionalBody === true && request.body === undefined) request.body = {}
-  })
+  app.addHook('onRoute', takeAbsentBodies)
   app.setErrorHandler((error: FastifyError, request, reply) => sendError(error, request, reply))
   app.setNotFoundHandler((request, reply) => {
     return sendError(
@@ -103,6 +100,14 @@ export async function buildHttp(
 /** A route that names no query parameter has none: a misspelt one must not be taken for a request without it. */
 function refuseUnknownQueries(route: RouteOptions): void {
   if (route.schema !== undefined && route.schema.hide !== true) route.schema.querystring ??= Type.Object({}, strict)
+}
+
+/** A request without a body is as good as one with an empty object, where the route says so. */
+function takeAbsentBodies(route: RouteOptions): void {
+  if (route.config?.optionalBody !== true) return
+  route.preValidation = async (request) => {
+    if (request.body === undefined) request.body = {} // `null` is a body, and not one of the schema
+  }
 }
 
 /** Bodies are JSON or absent; an empty one is as good as none, also with a JSON content type. */
