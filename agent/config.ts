@@ -26,6 +26,8 @@ export interface AgentSettings {
   /** Pauses before another attempt of a step; there are as many attempts more. */
   retryPausesMs: readonly number[]
   crash: CrashPolicy
+  /** How often the host looks at what instances use; null for never. */
+  usageEveryMs: number | null
 }
 
 const secondMs = 1000
@@ -46,4 +48,5 @@ export const defaultAgentSettings: AgentSettings = {
   windDownMs: 10 * secondMs,
   retryPausesMs: [secondMs, 5 * secondMs],
   crash: { quickMs: 60 * secondMs, maxQuickDeaths: 5, firstPauseMs: secondMs },
+  usageEveryMs: 10 * secondMs,
 }

@@ -6,6 +6,7 @@ import type {
   ObservedImage,
   RemovedImage,
 } from '@berth/contract/host.ts'
+import type { ObservedUsage } from '@berth/contract/usage.ts'
 import type { Nic } from './nic.ts'
 
 /**
@@ -70,6 +71,11 @@ export interface HostDriver {
   /** Leave nothing of an instance: process, tap, namespace when it was the last, disk, seed, logs, sockets. */
   remove(instanceId: string, vpcId: string, options: { signal: AbortSignal }): Promise<void>
 
+  /** What passed the cards of some VPCs since they were made, by the name of the tap. */
+  traffic(vpcIds: ReadonlySet<string>): Promise<ReadonlyMap<string, CardTraffic>>
+  /** Bytes of this host's disks that the disk of an instance takes. */
+  diskAllocated(instanceId: string): Promise<number>
+
   /** Serial output from a position in the log, at most `maxBytes`. */
   readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer>
   /** Bytes in the log now. */
@@ -82,12 +88,17 @@ export interface HostDriver {
   close(): Promise<void>
 }
 
+/** What passed a card: received is what came to the guest. */
+export type CardTraffic = Pick<ObservedUsage, 'received_bytes' | 'received_packets' | 'sent_bytes' | 'sent_packets'>
+
 /** A running VMM process. */
 export interface Vmm {
   /** Whether the guest's CPUs run, or it has powered itself off and the process only waits to be ended. */
   guestState(): 'running' | 'off'
   /** Press the ACPI power button. */
   powerButton(): Promise<void>
+  /** What it used since its start. Throws when it cannot be asked. */
+  usage(): Promise<Pick<ObservedUsage, 'cpu_ms' | 'memory_bytes' | 'disk_read_bytes' | 'disk_written_bytes'>>
   /** End the process, by force if need be; resolves when it is gone. */
   quit(): Promise<void>
   /** Called when the guest powered off and when the process is gone; at once when that has happened already. */

@@ -137,6 +137,11 @@ export class InstanceWorker {
     this.#nudge()
   }
 
+  /** The VMM that it follows, null while there is none. */
+  get vmm(): Vmm | null {
+    return this.#vmm
+  }
+
   /** Serial output that the server has not got yet. */
   get serial(): SerialFollower {
     return this.#serial

@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import type { Observed } from '@berth/contract/host.ts'
 import { newId } from '@berth/contract/ids.ts'
+import type { ObservedUsage } from '@berth/contract/usage.ts'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
 import { type AgentSettings, defaultAgentSettings } from './config.ts'
@@ -11,6 +12,7 @@ import { AgentMetrics } from './metrics.ts'
 import { Reconciler } from './reconcile.ts'
 import { backOff, type Chance, type Link, ServerLink, ServerRefusal } from './server-link.ts'
 import { pause, systemTimers, type Timers } from './timers.ts'
+import { UsageSampler } from './usage.ts'
 
 const agentVersion = '0.1.0'
 
@@ -100,9 +102,18 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
   })
   const forwarder = new ConsoleForwarder(link, reconciler.workers, parts, log)
   metrics.countRecords(() => reconciler.powers())
+  const usage = new UsageSampler(driver, now, log)
+  metrics.showUsage(() => usage.latest)
   const session = ledger.nextSession(now())
   let sequence = 0
+  let freshUsage: readonly ObservedUsage[] | null = null
   let wholeAt = Number.NEGATIVE_INFINITY
+
+  const takeUsage = (): Pick<Observed, 'usage'> => {
+    const figures = freshUsage
+    freshUsage = null
+    return figures === null ? {} : { usage: [...figures] }
+  }
 
   const observed = async (whole: boolean): Promise<Observed> => ({
     agent_session: session,
@@ -115,6 +126,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     accelerator_reason: driver.accelerator.reason,
     capacity: await driver.capacity(),
     images: await driver.images(),
+    ...takeUsage(),
     instances: whole ? reconciler.observedInstances() : reconciler.changedInstances(),
   })
 
@@ -147,6 +159,10 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       }
     }),
     forwarder.run(ending.signal),
+    sampleUsage(parts, ending.signal, async () => {
+      freshUsage = await usage.sample(reconciler.workers.values())
+      reports.pull()
+    }),
   ]
   return {
     async stop() {
@@ -155,6 +171,15 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       await driver.close()
       ledger.close()
     },
+  }
+}
+
+/** Look at what instances use, for ever; the figures go with the next report. */
+async function sampleUsage({ settings, timers }: AgentParts, signal: AbortSignal, sample: () => Promise<void>) {
+  const { usageEveryMs } = settings
+  while (usageEveryMs !== null && !signal.aborted) {
+    await pause(timers, usageEveryMs, signal)
+    if (!signal.aborted) await sample()
   }
 }
 

@@ -1,10 +1,44 @@
 import { type ObservedPower, type ObservedStep, observedPowers } from '@berth/contract/host.ts'
 import { stepNames } from '@berth/contract/operations.ts'
+import type { ObservedUsage } from '@berth/contract/usage.ts'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 
 /** Buckets of what takes a machine its time, seconds: from a step of a simulated host to a large download. */
 const actBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600]
 const applyBuckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
+
+interface UsageFigure {
+  name: string
+  help: string
+  value: (usage: ObservedUsage) => number
+}
+
+const usageCounters: readonly UsageFigure[] = [
+  { name: 'cpu_seconds_total', help: 'Processor time of its VMM', value: (usage) => usage.cpu_ms / 1000 },
+  { name: 'disk_read_bytes_total', help: 'Read by the guest', value: (usage) => usage.disk_read_bytes },
+  { name: 'disk_written_bytes_total', help: 'Written by the guest', value: (usage) => usage.disk_written_bytes },
+  { name: 'network_received_bytes_total', help: 'To the guest', value: (usage) => usage.received_bytes },
+  { name: 'network_received_packets_total', help: 'To the guest', value: (usage) => usage.received_packets },
+  {
+    name: 'network_sent_bytes_total',
+    help: 'From the guest, also what rules dropped',
+    value: (usage) => usage.sent_bytes,
+  },
+  {
+    name: 'network_sent_packets_total',
+    help: 'From the guest, also what rules dropped',
+    value: (usage) => usage.sent_packets,
+  },
+]
+
+const usageGauges: readonly UsageFigure[] = [
+  { name: 'memory_bytes', help: 'Memory of the host that its VMM holds', value: (usage) => usage.memory_bytes },
+  {
+    name: 'disk_allocated_bytes',
+    help: "Of the host's disks that its disk takes",
+    value: (usage) => usage.disk_allocated_bytes,
+  },
+]
 
 /** What became of a report: accepted, refused by the server's word, or failed on the way. */
 export type ReportOutcome = 'accepted' | 'refused' | 'failed'
@@ -88,6 +122,35 @@ export class AgentMetrics {
         for (const power of observedPowers) this.set({ power }, counts.get(power) ?? 0)
       },
     })
+  }
+
+  /** Have what each running instance used shown, as the host last looked. */
+  showUsage(latest: () => readonly ObservedUsage[]): void {
+    const registers = [this.#registry]
+    for (const { name, help, value } of usageCounters) {
+      new Counter({
+        name: `berth_agent_instance_${name}`,
+        help,
+        labelNames: ['instance_id'],
+        registers,
+        collect() {
+          this.reset() // of instances that are gone nothing is shown
+          for (const usage of latest()) this.inc({ instance_id: usage.id }, value(usage))
+        },
+      })
+    }
+    for (const { name, help, value } of usageGauges) {
+      new Gauge({
+        name: `berth_agent_instance_${name}`,
+        help,
+        labelNames: ['instance_id'],
+        registers,
+        collect() {
+          this.reset()
+          for (const usage of latest()) this.set({ instance_id: usage.id }, value(usage))
+        },
+      })
+    }
   }
 
   acted(act: string, outcome: 'done' | 'failed', durationMs: number): void {

@@ -20,6 +20,18 @@ export async function identifyProcess(pid: number): Promise<ProcessIdentity | nu
   }
 }
 
+/** Clock ticks a second of times in /proc (USER_HZ, which Linux fixes at 100 for user space). */
+const ticksPerSecond = 100
+
+/** Processor time a process used, milliseconds, and memory it holds, bytes (proc(5)). Throws when it is gone. */
+export async function readProcessUsage({ pid }: ProcessIdentity): Promise<{ cpuMs: number; memoryBytes: number }> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const ticks = Number(fields[11]) + Number(fields[12]) // utime, stime
+  const kib = Number(/^VmRSS:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
+  return { cpuMs: Math.round((ticks * 1000) / ticksPerSecond), memoryBytes: kib * 1024 }
+}
+
 export async function isAlive(process: ProcessIdentity): Promise<boolean> {
   return (await identifyProcess(process.pid))?.startTime === process.startTime
 }

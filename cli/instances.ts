@@ -9,6 +9,7 @@ import { withExamples } from './help.ts'
 import { resolveHostId } from './hosts.ts'
 import { addInstanceCreateCommand } from './instance-create.ts'
 import { findInstance, onInstance, resolveInstanceId } from './instance-lookup.ts'
+import { addMetrics } from './instance-metrics.ts'
 import { addInstancePowerCommands } from './instance-power.ts'
 import { instanceColumns, printInstance, renderInstance } from './instance-view.ts'
 import type { CliIo } from './io.ts'
@@ -54,6 +55,7 @@ export function addInstanceCommands(program: Command, io: CliIo): void {
   addInstancePowerCommands(group, io)
   addWait(group, io)
   addConsoleLog(group, io)
+  addMetrics(group, io)
 }
 
 interface InstanceFilter {

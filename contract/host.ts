@@ -5,6 +5,7 @@ import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields }
 import { PolicyGroup } from './network-policy.ts'
 import { stepNames, stepStatuses } from './operations.ts'
 import { oneOf, strict } from './schema.ts'
+import { ObservedUsage } from './usage.ts'
 
 /**
  * What server and agent say to each other. The server says what should be (`Desired`), the agent what is
@@ -232,6 +233,12 @@ export const Observed = Type.Object(
     accelerator: oneOf(['kvm', 'tcg', 'none']),
     accelerator_reason: Text,
     capacity: Type.Object({ vcpus: Count, memory_mb: Count, disk_gb: Count }, strict),
+    usage: Type.Optional(
+      Type.Array(ObservedUsage, {
+        maxItems: 100_000,
+        description: 'What every running instance used when the host last looked; now and then',
+      }),
+    ),
     images: Type.Array(ObservedImage, { maxItems: 10_000 }),
     instances: Type.Array(ObservedInstance, { maxItems: 100_000 }),
   },

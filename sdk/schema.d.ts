@@ -109,6 +109,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/instances/{id}/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show what an instance uses, as its host last counted it */
+        get: operations["getInstanceMetrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/operations": {
         parameters: {
             query?: never;
@@ -1180,6 +1197,37 @@ export interface components {
             /** @description Destination port; tcp and udp need one */
             port?: number;
         };
+        InstanceMetrics: {
+            instance_id: string;
+            /** @description RFC 3339 UTC, "" while unknown */
+            at: string;
+            cpu: {
+                /** @description Of the host; of all vCPUs */
+                seconds_total: number;
+            };
+            memory: {
+                /** @description Of the host that its VMM holds */
+                resident_bytes: number;
+            };
+            disk: {
+                /** @description Of the host that its disk takes */
+                allocated_bytes: number;
+                /** @description Read by the guest */
+                read_bytes_total: number;
+                /** @description Written by the guest */
+                written_bytes_total: number;
+            };
+            network: {
+                /** @description To the guest */
+                received_bytes_total: number;
+                /** @description To the guest */
+                received_packets_total: number;
+                /** @description From the guest, also what rules dropped */
+                sent_bytes_total: number;
+                /** @description From the guest, also what rules dropped */
+                sent_packets_total: number;
+            };
+        };
         Capacity: {
             vcpus: number;
             /** @description MiB */
@@ -1964,6 +2012,37 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+            400: components["responses"]["InvalidPathOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            404: components["responses"]["NotFound"];
+            414: components["responses"]["UriTooLong"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    getInstanceMetrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InstanceMetrics"];
                 };
             };
             400: components["responses"]["InvalidPathOrInvalidQuery"];

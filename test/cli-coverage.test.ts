@@ -73,6 +73,7 @@ test('every operation of the API is reached by a command', async () => {
   await run('instance', 'wait', 'one', '--for', 'running')
   await run('instance', 'update', 'one', '--label', 'a=b')
   await run('instance', 'console-log', 'one')
+  await run('instance', 'metrics', 'one')
   await run('network', 'explain', 'one', '192.0.2.1', 'tcp/443')
   for (const action of ['stop', 'start', 'reboot', 'delete']) await run('instance', action, 'one', '--no-wait')
   await stack.host.report(await stack.host.wanted(({ power }) => power === 'deleted'), { power: 'absent' })

@@ -3,6 +3,7 @@ import type { Desired, DesiredNetwork } from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import type { Logger } from 'pino'
+import type { CardTraffic } from '../host-driver.ts'
 import type { Nic } from '../nic.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { ensureDnsmasq, removeDnsmasq, updateGuests } from './dnsmasq.ts'
@@ -19,6 +20,7 @@ import {
 } from './namespace.ts'
 import { type RulesetNames, renderRuleset, rulesetNames } from './ruleset.ts'
 import { ensureTap, removeTap } from './taps.ts'
+import { countTraffic } from './traffic.ts'
 import { Uplinks } from './uplinks.ts'
 
 interface VpcState {
@@ -107,6 +109,14 @@ export class VpcNetworks {
       vpc.prepared = true
       return namespace
     })
+  }
+
+  /** What passed the cards of some VPCs, by the name of the tap. */
+  async traffic(vpcIds: ReadonlySet<string>): Promise<ReadonlyMap<string, CardTraffic>> {
+    const namespaces = [...vpcIds].map((vpcId) => this.namespaceOf(vpcId))
+    const there = await Promise.all(namespaces.map(async (name) => ((await isNamespace(name)) ? [name] : [])))
+    const counted = await Promise.all(there.flat().map((namespace) => countTraffic(namespace)))
+    return new Map(counted.flatMap((taps) => [...taps]))
   }
 
   /** Leave nothing of a card; the namespace goes with its last one. Idempotent. Ends early with the signal. */

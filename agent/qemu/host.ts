@@ -15,7 +15,7 @@ import { bytesPerGib } from '@berth/contract/units.ts'
 import { Address4 } from 'ip-address'
 import type { Logger } from 'pino'
 import { diskFiles, ensureOverlay, exists } from '../disks.ts'
-import { type HostDriver, HostError, type Vmm } from '../host-driver.ts'
+import { type CardTraffic, type HostDriver, HostError, type Vmm } from '../host-driver.ts'
 import { ImageDownloadError } from '../image-download-error.ts'
 import { imagePath } from '../image-files.ts'
 import { observeImages } from '../image-report.ts'
@@ -214,6 +214,15 @@ export class QemuHost implements HostDriver {
     signal.throwIfAborted()
     await rm(this.#runtimeOf(instanceId), { recursive: true, force: true })
     await rm(this.#directoryOf(instanceId), { recursive: true, force: true })
+  }
+
+  traffic(vpcIds: ReadonlySet<string>): Promise<ReadonlyMap<string, CardTraffic>> {
+    return this.#networks.traffic(vpcIds)
+  }
+
+  async diskAllocated(instanceId: string): Promise<number> {
+    const { blocks } = await stat(diskFiles(this.#directoryOf(instanceId)).disk)
+    return blocks * 512 // stat(2): whatever the block size of the file system
   }
 
   readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer> {

@@ -1,5 +1,5 @@
 import type { Vmm } from '../host-driver.ts'
-import { isAlive, killProcess, type ProcessIdentity, waitForExit } from '../process.ts'
+import { isAlive, killProcess, type ProcessIdentity, readProcessUsage, waitForExit } from '../process.ts'
 import { Qmp } from './qmp.ts'
 
 /** How often the process of a VMM without a QMP connection is looked for, milliseconds. */
@@ -54,6 +54,15 @@ export class QemuVmm implements Vmm {
 
   async powerButton(): Promise<void> {
     await this.#qmp.execute('system_powerdown')
+  }
+
+  async usage() {
+    const [{ cpuMs, memoryBytes }, answer] = await Promise.all([
+      readProcessUsage(this.process),
+      this.#qmp.execute('query-blockstats', { 'query-nodes': true }, 2000),
+    ])
+    const { read, written } = diskBytes(answer)
+    return { cpu_ms: cpuMs, memory_bytes: memoryBytes, disk_read_bytes: read, disk_written_bytes: written }
   }
 
   async quit(): Promise<void> {
@@ -116,6 +125,14 @@ export class QemuVmm implements Vmm {
     this.#qmp.close()
     this.#listener()
   }
+}
+
+/** Bytes the guest read and wrote, out of QEMU's answer to query-blockstats. */
+function diskBytes(answer: unknown): { read: number; written: number } {
+  const nodes = Array.isArray(answer) ? answer : []
+  const disk: unknown = nodes.find((node: unknown) => Reflect.get(Object(node), 'node-name') === 'disk')
+  const stats = Object(Reflect.get(Object(disk), 'stats'))
+  return { read: Number(stats.rd_bytes ?? 0), written: Number(stats.wr_bytes ?? 0) }
 }
 
 /** A connection to exactly this machine. */

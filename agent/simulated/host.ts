@@ -7,7 +7,7 @@ import type {
   RemovedImage,
 } from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
-import type { HostDriver, HostError, Vmm } from '../host-driver.ts'
+import type { CardTraffic, HostDriver, HostError, Vmm } from '../host-driver.ts'
 import { type Nic, nicOf } from '../nic.ts'
 import { pause, systemTimers, type Timers } from '../timers.ts'
 import { untilAborted } from '../until-aborted.ts'
@@ -204,6 +204,14 @@ export class SimulatedHost implements HostDriver {
     await this.#pass('remove', signal)
     this.#instances.get(instanceId)?.vmm?.die()
     this.#instances.delete(instanceId)
+  }
+
+  async traffic(): Promise<ReadonlyMap<string, CardTraffic>> {
+    return new Map()
+  }
+
+  async diskAllocated(): Promise<number> {
+    return 0
   }
 
   async readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer> {

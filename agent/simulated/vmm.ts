@@ -48,6 +48,11 @@ export class SimulatedVmm implements Vmm {
     if (!this.ignoresButton) this.#later(this.#guest.shutdownMs, () => this.guestPowersOff())
   }
 
+  /** A machine that is none uses nothing. */
+  async usage() {
+    return { cpu_ms: 0, memory_bytes: 0, disk_read_bytes: 0, disk_written_bytes: 0 }
+  }
+
   async quit(): Promise<void> {
     if (!this.#exited) await this.#guest.beforeEnd()
     this.die()

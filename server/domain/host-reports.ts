@@ -2,6 +2,7 @@ import type { ConsoleChunk, Observed, ObservedInstance } from '@berth/contract/h
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { appendConsole, consoleEnd } from '../store/console-log.ts'
+import { updateHostUsage } from '../store/host-usage.ts'
 import { findHost, insertHostIfAbsent, updateHostReport } from '../store/hosts.ts'
 import { findHostOf, findReported, updateReport } from '../store/instances.ts'
 import type { Transaction } from '../store/store.ts'
@@ -46,6 +47,7 @@ async function storeObserved(ctx: Context, hostId: string, observed: Observed): 
       last_seen_at: ctx.now(),
     })
     await followImageReports(ctx, tx, hostId, { before: host.images, after: observed.images })
+    if (observed.usage !== undefined) await updateHostUsage(tx, hostId, observed.usage)
     await recordInstances(ctx, tx, hostId, observed.instances)
   })
 }

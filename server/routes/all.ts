@@ -10,6 +10,7 @@ import * as schema from '@berth/contract/schema.ts'
 import * as securityGroups from '@berth/contract/security-groups.ts'
 import * as sshKeys from '@berth/contract/ssh-keys.ts'
 import * as subnets from '@berth/contract/subnets.ts'
+import * as usage from '@berth/contract/usage.ts'
 import * as vpcs from '@berth/contract/vpcs.ts'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
@@ -70,6 +71,7 @@ function namedSchemas(): object[] {
     subnets,
     securityGroups,
     networkExplain,
+    usage,
     hosts,
     events,
   ]

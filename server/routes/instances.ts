@@ -17,9 +17,11 @@ import {
   StartBody,
 } from '@berth/contract/instances.ts'
 import { IdempotencyHeaders, PreconditionHeaders, ref } from '@berth/contract/schema.ts'
+import { InstanceMetrics } from '@berth/contract/usage.ts'
 import Type from 'typebox'
 import { type Context, forRequest } from '../context.ts'
 import { createInstance, dryRunInstance } from '../domain/instance-create.ts'
+import { readInstanceMetrics } from '../domain/instance-metrics.ts'
 import { actOnInstance, deleteInstance } from '../domain/instance-power.ts'
 import { awaitInstance, patchInstance, readConsoleLog, renderInstance, renderInstances } from '../domain/instances.ts'
 import { holdRequest } from '../http-tracking.ts'
@@ -210,5 +212,19 @@ export function instanceRoutes(api: Api, ctx: Context): void {
       // a guest writes what it likes: nothing may take it for a page
       return reply.type('text/plain; charset=utf-8').header('x-content-type-options', 'nosniff').send(text)
     },
+  )
+
+  api.get(
+    '/v1/instances/:id/metrics',
+    {
+      schema: {
+        operationId: 'getInstanceMetrics',
+        summary: 'Show what an instance uses, as its host last counted it',
+        tags,
+        params: Params,
+        response: { 200: ref(InstanceMetrics), ...problems('not_found') },
+      },
+    },
+    (request) => readInstanceMetrics(ctx, request.params.id),
   )
 }

@@ -20,6 +20,7 @@ export interface Database {
   console_chunks: ConsoleChunkRow
   events: EventRow
   idempotency_keys: IdempotencyKeyRow
+  host_usage: HostUsageRow
 }
 
 /**
@@ -51,6 +52,12 @@ export interface HostRow {
   last_seen_at: number
   /** 1 once callers were told that nothing is heard of it any more, until its next report. */
   silent: number
+}
+
+/** What the instances of a host used when it last looked: JSON of `ObservedUsage[]`. */
+export interface HostUsageRow {
+  host_id: string
+  figures: string
 }
 
 export interface VpcRow {

@@ -6,6 +6,7 @@ import { type Change, eventType, insertEvents, mergeChange } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
 import { images } from './migrations/0003-images.ts'
+import { hostUsage } from './migrations/0004-host-usage.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import { openPostgres, postgresColumnTypes } from './postgres.ts'
 import type { Database } from './schema.ts'
@@ -248,6 +249,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0001-initial': initial(types),
     '0002-events-and-keys': eventsAndKeys(types),
     '0003-images': images(types),
+    '0004-host-usage': hostUsage(types),
   }
 }
 

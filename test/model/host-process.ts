@@ -96,7 +96,11 @@ export class HostProcess {
     const mortal = new MortalHost(this.id, this.machine, this.#witness, () => run.dead)
     const connect = () => this.wire.connect(timers)
     const parts = { ledger: run.ledger, connect, now: this.clock.now, timers, random: () => 0.5 }
-    runAgent({ ...parts, settings: defaultAgentSettings, registry: this.#registry }, mortal, silent)
+    runAgent(
+      { ...parts, settings: { ...defaultAgentSettings, usageEveryMs: null }, registry: this.#registry },
+      mortal,
+      silent,
+    )
   }
 
   /** The agent is gone as by SIGKILL and comes back after a while; VMs run on. */

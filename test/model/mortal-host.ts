@@ -113,6 +113,14 @@ export class MortalHost implements HostDriver {
     })
   }
 
+  traffic() {
+    return this.#alive(() => this.#machine.traffic())
+  }
+
+  diskAllocated() {
+    return this.#alive(() => this.#machine.diskAllocated())
+  }
+
   readSerial(instanceId: string, position: number, maxBytes: number) {
     return this.#alive(() => this.#machine.readSerial(instanceId, position, maxBytes))
   }
@@ -136,6 +144,7 @@ export class MortalHost implements HostDriver {
       guestState: () => vmm.guestState(),
       exited: () => vmm.exited(),
       powerButton: () => this.#alive(() => vmm.powerButton()),
+      usage: () => this.#alive(() => vmm.usage()),
       quit: () =>
         this.#alive(() => {
           this.#witness.quitting(this.#hostId, instanceId, generationOf(vmm), vmm.guestState())

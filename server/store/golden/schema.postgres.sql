@@ -20,6 +20,14 @@ create table events (
 );
 
 
+create table host_usage (
+  host_id text not null,
+  figures text not null,
+  constraint host_usage_host_id_fkey FOREIGN KEY (host_id) REFERENCES hosts(id),
+  constraint host_usage_pkey PRIMARY KEY (host_id)
+);
+
+
 create table hosts (
   id text not null,
   name text not null,

@@ -15,6 +15,11 @@ CREATE TABLE "events" (
   "detail" text not null
 ) strict;
 
+CREATE TABLE "host_usage" (
+  "host_id" text not null primary key references "hosts" ("id"),
+  "figures" text not null
+) strict;
+
 CREATE TABLE "hosts" (
   "id" text not null primary key,
   "name" text not null,
