@@ -117,8 +117,10 @@ describe('security groups', () => {
     const { body } = await patch(stack, id, { spec: { security_groups: ['sg-web', 'sg-ssh'] } })
     expect(body.spec.security_groups).toEqual(['sg-web', 'sg-ssh'])
     expect(body.metadata.generation).toBe(metadata.generation + 1)
-    const caughtUp = await stack.reach(id, 'ready')
-    expect(caughtUp.status.observed_generation).toBe(body.metadata.generation)
+    const caughtUp = await until(
+      () => stack.get(id),
+      (now) => now.status.observed_generation === body.metadata.generation,
+    )
     expect(caughtUp.status.started_at).not.toBe('')
     const groups = await stack.api<{ status: { instances: number } }>('GET', '/v1/security-groups/sg-web')
     expect(groups.body.status.instances).toBe(1)
