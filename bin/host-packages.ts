@@ -20,10 +20,11 @@ export const runtimePackages: readonly HostPackage[] = [
   { name: 'openssh-client', provides: 'ssh', reason: 'makes the example key and logs in to instances' },
 ]
 
-/** What the tests need besides: the documentation's examples are run as they stand. */
+/** What the tests need besides. */
 export const testPackages: readonly HostPackage[] = [
   { name: 'curl', provides: 'curl', reason: "runs the documentation's examples" },
   { name: 'jq', provides: 'jq', reason: "runs the documentation's examples" },
+  { name: 'python3', provides: 'python3', reason: 'sends and hears the packets of the network tests' },
 ]
 
 /** Those of the packages whose program or file is not there. */

@@ -1,6 +1,6 @@
 import { access, mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CommandError, type CommandOptions, runCommand } from '../run-command.ts'
+import { type CommandOptions, runCommand } from '../run-command.ts'
 import { isPlanned, type RulesetNames } from './ruleset.ts'
 
 /** Commands end early with the signal. */
@@ -102,13 +102,4 @@ export async function listRuleNames(namespace: string, options: Abortable = {}):
 /** Load a ruleset as one transaction. */
 export async function loadRuleset(namespace: string, ruleset: string, options: Abortable = {}): Promise<void> {
   await runCommand([...inNamespace(namespace), 'nft', '-f', '-'], { ...options, input: ruleset })
-}
-
-/** Forget the connections of an address; there may be none, which conntrack(8) calls a failure. */
-export async function forgetConnections(namespace: string, address: string, options: Abortable = {}): Promise<void> {
-  for (const direction of ['--src', '--dst']) {
-    await runCommand([...inNamespace(namespace), 'conntrack', '-D', direction, address], options).catch((error) => {
-      if (!(error instanceof CommandError) || error.exitCode !== 1) throw error
-    })
-  }
 }

@@ -6,11 +6,11 @@ import type { Logger } from 'pino'
 import type { CardTraffic } from '../host-driver.ts'
 import type { Nic } from '../nic.ts'
 import { untilAborted } from '../until-aborted.ts'
+import { cutForbidden, forgetConnections } from './connections.ts'
 import { ensureDnsmasq, removeDnsmasq, updateGuests } from './dnsmasq.ts'
 import { serviceAddress, uplinkInside } from './names.ts'
 import {
   ensureNamespace,
-  forgetConnections,
   ipBatch,
   isNamespace,
   listRuleNames,
@@ -75,18 +75,25 @@ export class VpcNetworks {
     this.#uplinks.restore(vpcId, publicAddresses(vpc))
   }
 
-  /** Take the networks and groups that are desired; where that changes a ruleset it is in force soon after. */
-  apply({ networks, security_groups: groups }: Pick<Desired, 'networks' | 'security_groups'>): void {
+  /** Take the networks and groups that are desired. Resolves when the rulesets that this changes are in force. */
+  async apply({ networks, security_groups: groups }: Pick<Desired, 'networks' | 'security_groups'>): Promise<void> {
     this.#groups = groups
     for (const network of networks) this.#vpc(network.vpc_id).network = network
-    for (const [vpcId, vpc] of this.#vpcs) {
-      if (vpc.nics.size === 0 || !this.#rulesDiffer(vpc)) continue
-      const signal = AbortSignal.timeout(30_000)
-      this.#inTurn(vpcId, { signal }, async () => {
-        const namespace = this.namespaceOf(vpcId)
-        if (vpc.nics.size > 0 && (await isNamespace(namespace))) await this.#applyRules(namespace, vpc, { signal })
-      }).catch((error) => this.#options.log.error({ err: error, vpc_id: vpcId }, 'new rules could not be loaded'))
-    }
+    const changed = [...this.#vpcs].filter(([, vpc]) => vpc.nics.size > 0 && this.#rulesDiffer(vpc))
+    await Promise.all(changed.map(([vpcId]) => this.#reload(vpcId)))
+  }
+
+  async #reload(vpcId: string): Promise<void> {
+    const signal = AbortSignal.timeout(30_000)
+    await this.#inTurn(vpcId, { signal }, async (vpc) => {
+      const namespace = this.namespaceOf(vpcId)
+      if (vpc.network === null || vpc.nics.size === 0 || !(await isNamespace(namespace))) return
+      await this.#applyRules(namespace, vpc, { signal })
+      await cutForbidden(namespace, this.#plan(vpc, vpc.network), { signal })
+    }).catch((error) => {
+      this.#vpc(vpcId).ruleset = null // so that the next desired state tries again
+      this.#options.log.error({ err: error, vpc_id: vpcId }, 'new rules could not be put in force')
+    })
   }
 
   /** Have a card in its VPC's namespace. Gives the namespace's name. Ends early with the signal, perhaps half made. */
@@ -94,6 +101,7 @@ export class VpcNetworks {
     return this.#inTurn(network.vpc_id, options, async (vpc) => {
       const namespace = this.namespaceOf(network.vpc_id)
       const before = publicAddresses(vpc)
+      const earlier = vpc.nics.get(nic.tap)
       vpc.network = network
       vpc.nics.set(nic.tap, nic)
       const prepare = !vpc.prepared || !(await isNamespace(namespace))
@@ -105,6 +113,7 @@ export class VpcNetworks {
       // rules name taps by their names: the two do not wait for each other
       await Promise.all([ensureTap(namespace, nic, options), this.#applyRules(namespace, vpc, options)])
       options.signal.throwIfAborted()
+      if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, earlier, nic, options)
       await ensureDnsmasq(namespace, this.#directoryOf(namespace), network, [...vpc.nics.values()])
       vpc.prepared = true
       return namespace
@@ -142,9 +151,18 @@ export class VpcNetworks {
       }
       await this.#applyRules(namespace, vpc, options)
       await removeTap(namespace, tap, options)
-      if (nic !== undefined) await forgetConnections(namespace, nic.ip, options)
+      for (const address of nic === undefined ? [] : [nic.ip, nic.public_ip]) {
+        if (address !== '') await forgetConnections(namespace, address, options)
+      }
       await updateGuests(this.#directoryOf(namespace), [...vpc.nics.values()])
     })
+  }
+
+  /** Cut the connections that a card no longer may have, now that the rules for what it is are in force. */
+  async #cutWhatChanged(namespace: string, vpc: VpcState, earlier: Nic, nic: Nic, options: Abortable): Promise<void> {
+    const { public_ip: address } = earlier
+    if (address !== '' && address !== nic.public_ip) await forgetConnections(namespace, address, options)
+    if (vpc.network !== null) await cutForbidden(namespace, this.#plan(vpc, vpc.network), options)
   }
 
   /** Namespace, uplink and the routes between them, before any tap. */

@@ -95,7 +95,7 @@ export class QemuHost implements HostDriver {
   }
 
   applyNetworks(desired: Pick<Desired, 'networks' | 'security_groups'>): void {
-    this.#networks.apply(desired)
+    void this.#networks.apply(desired)
   }
 
   async capacity() {

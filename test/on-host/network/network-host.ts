@@ -1,0 +1,179 @@
+import { mkdir, rm } from 'node:fs/promises'
+import { ensureNamespace, inNamespace, ipBatch } from '@berth/agent/network/namespace.ts'
+import { VpcNetworks } from '@berth/agent/network/vpc-networks.ts'
+import type { Nic } from '@berth/agent/nic.ts'
+import { runCommand } from '@berth/agent/run-command.ts'
+import type { DesiredNetwork } from '@berth/contract/host.ts'
+import { tapName } from '@berth/contract/host-names.ts'
+import type { PolicyGroup, PolicyRule } from '@berth/contract/network-policy.ts'
+import { pino } from 'pino'
+import { Peer } from './peer.ts'
+
+/** Addresses of the stand-in world: the host's and the router's on the link between them, and one beyond the router. */
+export const world = { host: '198.51.100.1', router: '198.51.100.2', beyond: '203.0.113.99' } as const
+
+const installation = 'packet'
+const runtimeDirectory = `/run/berth/${installation}`
+const internetNamespace = 'internet'
+
+/** A group of rules as a host gets it. */
+export function group(id: string, ...rules: PolicyRule[]): PolicyGroup {
+  return { id, rules }
+}
+
+/** `ports` is one, or the first and the last of a range. */
+export function rule(
+  direction: PolicyRule['direction'],
+  protocol: PolicyRule['protocol'],
+  ports: number | [from: number, to: number] | null,
+  remote: PolicyRule['remote'] = { cidr: '0.0.0.0/0' },
+): PolicyRule {
+  const [from, to] = Array.isArray(ports) ? ports : [ports, ports]
+  return { direction, protocol, ports: from === null || to === null ? null : { from, to }, remote }
+}
+
+/** Lets everything in and out. */
+export const open = group('sg-open', rule('ingress', 'any', null), rule('egress', 'any', null))
+
+/** Lets everything out, and nothing in. */
+export const out = group('sg-out', rule('egress', 'any', null))
+
+/** A stand-in for a virtual machine: a namespace with a card like a guest's, and a process in it. */
+export interface Guest extends Peer {
+  readonly vpcId: string
+  readonly nic: Nic
+  readonly namespace: string
+}
+
+/**
+ * The agent's networks (`VpcNetworks`, as it stands) on the host that `tools/on-host.ts` makes, with guests that are
+ * namespaces instead of virtual machines: a veth pair stands where the tap would be. Beyond the host there is a router
+ * that stands for the world.
+ */
+export class NetworkHost {
+  readonly networks: VpcNetworks
+  /** A process in the host's own namespace. */
+  readonly host: Peer
+  /** A process in the world. */
+  readonly internet: Peer
+  readonly #vpcs = new Map<string, DesiredNetwork>()
+  readonly #guests: Guest[] = []
+  #groups: readonly PolicyGroup[] = [open, out]
+  #number = 0
+
+  private constructor(announce: boolean) {
+    const announceOn = announce ? 'ext0' : null
+    this.networks = new VpcNetworks({ installation, runtimeDirectory, announceOn, log: pino({ level: 'silent' }) })
+    this.host = new Peer(null)
+    this.internet = new Peer(internetNamespace, [world.router, world.beyond])
+  }
+
+  /** `announce`: the world reaches public addresses; otherwise only the host does. */
+  static async open({ announce = false } = {}): Promise<NetworkHost> {
+    await mkdir(runtimeDirectory, { recursive: true, mode: 0o711 })
+    await runCommand(['ip', 'netns', 'add', internetNamespace])
+    await runCommand([...inNamespace(internetNamespace), 'sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1'])
+    await ip(
+      `link add ext0 type veth peer name eth0 netns ${internetNamespace}`,
+      `addr add ${world.host}/24 dev ext0`,
+      'link set ext0 up',
+    )
+    await ipBatch(internetNamespace, [
+      'link set lo up',
+      `addr add ${world.router}/24 dev eth0`,
+      `addr add ${world.beyond}/32 dev lo`,
+      'link set eth0 up',
+    ])
+    await ip(`route add default via ${world.router}`)
+    return new NetworkHost(announce)
+  }
+
+  /** Remove everything that was made, whatever of it is there. */
+  async close(): Promise<void> {
+    for (const peer of [this.host, this.internet]) await peer.end()
+    for (const guest of [...this.#guests]) await this.remove(guest)
+    await runCommand(['ip', 'netns', 'del', internetNamespace]) // the host's end of the link goes with it
+    await rm(runtimeDirectory, { recursive: true, force: true })
+  }
+
+  /** Make a VPC known. Its subnets are a /24 each; the gateway is the first address. */
+  vpc(id: string, cidr = '10.0.0.0/16', subnets: readonly string[] = ['10.0.1.0/24', '10.0.2.0/24']): string {
+    this.#vpcs.set(id, {
+      vpc_id: id,
+      cidr,
+      subnets: subnets.map((subnet, index) => ({
+        id: `subnet-${index}`,
+        cidr: subnet,
+        gateway: subnet.replace(/0\/24$/, '1'),
+      })),
+    })
+    return id
+  }
+
+  /** Attach a guest with an address out of a subnet of its VPC (the first), and start its process. */
+  async guest(vpcId: string, ip: string, changes: Partial<Nic> = {}): Promise<Guest> {
+    const number = ++this.#number
+    const gateway = ip.replace(/\d+$/, '1')
+    const nic: Nic = {
+      tap: tapName(installation, `inst-${number}`),
+      mac: `06:00:00:00:00:${number.toString(16).padStart(2, '0')}`,
+      ip,
+      gateway,
+      hostname: `guest-${number}`,
+      uid: 1_900_000_000 + number,
+      security_groups: ['sg-open'],
+      public_ip: '',
+      bandwidth_mbps: 0,
+      ...changes,
+    }
+    const namespace = `guest-${number}`
+    const vpcNamespace = this.networks.namespaceOf(vpcId)
+    await ensureNamespace(vpcNamespace) // so that the link is there before the card is attached
+    await runCommand(['ip', 'netns', 'add', namespace])
+    await runCommand([...inNamespace(namespace), 'sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1'])
+    await ipBatch(vpcNamespace, [`link add ${nic.tap} type veth peer name eth0 netns ${namespace}`])
+    await ipBatch(namespace, [
+      'link set lo up',
+      `link set eth0 address ${nic.mac} mtu 1450 up`,
+      `addr add ${nic.ip}/24 dev eth0`,
+      `route add default via ${gateway}`,
+    ])
+    const guest = Object.assign(new Peer(namespace), { vpcId, nic, namespace })
+    this.#guests.push(guest)
+    await this.attach(guest)
+    return guest
+  }
+
+  /** Have the card of a guest as it says now. */
+  async attach(guest: Guest): Promise<void> {
+    const network = this.#vpcs.get(guest.vpcId)
+    if (network === undefined) throw new Error(`there is no ${guest.vpcId}`)
+    await this.networks.apply({ networks: [...this.#vpcs.values()], security_groups: [...this.#groups] })
+    await this.networks.attach(network, guest.nic, { signal: AbortSignal.timeout(30_000) })
+  }
+
+  /** Change a card that is attached, as a PATCH of its instance does. */
+  async change(guest: Guest, changes: Partial<Nic>): Promise<void> {
+    Object.assign(guest.nic, changes)
+    await this.attach(guest)
+  }
+
+  /** Delete a guest. */
+  async remove(guest: Guest): Promise<void> {
+    await guest.end()
+    await this.networks.detach(guest.vpcId, guest.nic.tap, { signal: AbortSignal.timeout(30_000) })
+    await runCommand(['ip', 'netns', 'del', guest.namespace])
+    this.#guests.splice(this.#guests.indexOf(guest), 1)
+  }
+
+  /** Have these groups, besides `open` and `out`. Comes back when their rules are in force. */
+  async setGroups(...groups: PolicyGroup[]): Promise<void> {
+    this.#groups = [open, out, ...groups]
+    await this.networks.apply({ networks: [...this.#vpcs.values()], security_groups: [...this.#groups] })
+  }
+}
+
+/** Run ip(8) commands in the host's own namespace. */
+async function ip(...lines: string[]): Promise<void> {
+  await runCommand(['ip', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+}
