@@ -18,6 +18,12 @@ export interface RulesetNames {
   sets: ReadonlySet<string>
 }
 
+/**
+ * The client's MAC in a DHCP message: 48 bits behind the UDP header and 28 bytes (RFC 2131, section 2). The server goes by
+ * it, not by the frame's, so a guest could have another's address offered to it, or declined.
+ */
+const clientOfDhcp = '@th,288,48'
+
 /** Connections that an instance may have open in each direction: a guest must not fill the table of its neighbours. */
 export const mostConnections = 8192
 
@@ -33,7 +39,8 @@ export const servicePacketsPerSecond = 1000
  *
  * A packet that opens a connection passes `antispoof` (its own tap, MAC and address or nothing), then `fwd_out` by the
  * groups of the tap it came from, then `fwd_in` by the groups of the tap it goes to: two chains, because `accept` ends
- * only one. Answers are taken in both by their connection, so a rule that goes cuts what it had let through.
+ * only one. Answers are taken in both by their connection; of a connection that a rule had let through, and that went,
+ * the kernel is told to forget (`cutForbidden`). What a DHCP server says is the namespace's own alone.
  */
 export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames): string {
   const nics = sorted(plan.nics)
@@ -47,7 +54,7 @@ export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames):
     'flush table arp vpc',
     'flush set arp vpc bind',
     'flush table inet vpc',
-    ...['bind', 'bindmac', ...groupSets(plan)].map((set) => `flush set inet vpc ${set}`),
+    ...['bind', 'bindmac', 'chaddr', ...groupSets(plan)].map((set) => `flush set inet vpc ${set}`),
     ...['vm_in', 'vm_out', 'rates', 'public_in', 'public_out'].map((map) => `flush map inet vpc ${map}`),
     ...[...stale.chains].filter((chain) => !names.chains.has(chain)).map((chain) => `delete chain inet vpc ${chain}`),
     ...[...stale.sets].filter((set) => !names.sets.has(set)).map((set) => `delete set inet vpc ${set}`),
@@ -62,6 +69,10 @@ export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames):
     ...elements(
       'inet vpc bindmac',
       nics.map((nic) => `"${nic.tap}" . ${nic.mac}`),
+    ),
+    ...elements(
+      'inet vpc chaddr',
+      nics.map((nic) => `"${nic.tap}" . 0x${nic.mac.replaceAll(':', '')}`),
     ),
     ...[...members].flatMap(([group, addresses]) => elements(`inet vpc ${memberSet(group)}`, addresses)),
     ...elements(
@@ -194,6 +205,7 @@ function declarations({ chains: named, sets }: RulesetNames, rates: readonly num
 table inet vpc {
   set bind { type ifname . ether_addr . ipv4_addr; }
   set bindmac { type ifname . ether_addr; }
+  set chaddr { typeof iifname . ${clientOfDhcp}; }
   set asked { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }
   set opened { type ipv4_addr; flags dynamic; size 65535; }
   set taken { type ipv4_addr; flags dynamic; size 65535; }
@@ -239,10 +251,11 @@ table inet vpc {
     ct state established,related ct direction reply accept
     iifname "${uplinkInside}" drop
     update @asked { iifname limit rate over ${servicePacketsPerSecond}/second burst ${servicePacketsPerSecond} packets } drop
+    udp dport 67 iifname . ${clientOfDhcp} @chaddr accept
+    udp dport 67 drop
     ct state established accept
     add @opened { ip saddr ct count over ${mostConnections} } drop
     meta l4proto { tcp, udp } th dport 53 accept
-    udp dport 67 accept
     ip daddr ${serviceAddress} tcp dport 80 accept
     icmp type echo-request accept
   }
@@ -250,6 +263,7 @@ table inet vpc {
     ct state invalid drop
     ct state established ct direction reply accept
     ct state related accept
+    udp sport 67 udp dport 68 drop
     iifname "${uplinkInside}" accept
     ct state new add @opened { ip saddr ct count over ${mostConnections} } drop
     iifname vmap @vm_out
