@@ -18,8 +18,14 @@ const network: DesiredNetwork = {
 }
 
 test('the configuration of a VPC with three subnets', () => {
-  const text = renderDnsmasqConfig('/run/berth/abc123/berth-abc123-x', network)
+  const text = renderDnsmasqConfig('/run/berth/abc123/berth-abc123-x', network, [])
   expectGolden(import.meta.dirname, 'dnsmasq.conf', text)
+})
+
+test('the configuration of a VPC on a host that knows name servers', () => {
+  const one = { ...network, subnets: network.subnets.slice(0, 1) }
+  const text = renderDnsmasqConfig('/run/berth/abc123/berth-abc123-x', one, ['192.0.2.53', '198.51.100.53'])
+  expectGolden(import.meta.dirname, 'dnsmasq-upstream.conf', text)
 })
 
 test('the netmask is that of each subnet, also of the largest and the smallest', () => {
@@ -29,7 +35,7 @@ test('the netmask is that of each subnet, also of the largest and the smallest',
     ['10.0.2.16/28', '255.255.255.240'],
   ]) {
     const subnets = [{ id: 'subnet-a', cidr: `${cidr}`, gateway: '10.0.0.1' }]
-    expect(renderDnsmasqConfig('/x', { ...network, subnets })).toContain(`,static,${netmask},1h\n`)
+    expect(renderDnsmasqConfig('/x', { ...network, subnets }, [])).toContain(`,static,${netmask},1h\n`)
   }
 })
 
@@ -39,7 +45,7 @@ test.skipIf(!installed)('dnsmasq reads it', () => {
   const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
   try {
     const file = join(directory, 'dnsmasq.conf')
-    writeFileSync(file, renderDnsmasqConfig(directory, network))
+    writeFileSync(file, renderDnsmasqConfig(directory, network, ['192.0.2.53']))
     const { status, stderr } = spawnSync('dnsmasq', ['--test', `--conf-file=${file}`], { encoding: 'utf8' })
     expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining('syntax check OK') })
   } finally {

@@ -5,14 +5,19 @@ import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { Address4 } from 'ip-address'
 import type { Nic } from '../nic.ts'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../process.ts'
+import { hostNameServers } from './name-servers.ts'
 import { tapMtu } from './names.ts'
 import { inNamespace } from './namespace.ts'
 
 /**
  * dnsmasq's configuration for a VPC (dnsmasq(8)): DHCP that hands each guest the address it has anyway, DNS of the
- * names inside the VPC and a quick refusal of all others. Pure.
+ * names inside the VPC; all others are asked of `nameServers`, or refused at once when there are none. Pure.
  */
-export function renderDnsmasqConfig(directory: string, network: DesiredNetwork): string {
+export function renderDnsmasqConfig(
+  directory: string,
+  network: DesiredNetwork,
+  nameServers: readonly string[],
+): string {
   const ranges = network.subnets.flatMap((subnet, index) => {
     const address = new Address4(subnet.cidr)
     const netmask = Address4.fromBigInt((0xffff_ffffn << BigInt(32 - address.subnetMask)) & 0xffff_ffffn).correctForm()
@@ -30,6 +35,9 @@ export function renderDnsmasqConfig(directory: string, network: DesiredNetwork):
     'no-hosts',
     'no-resolv',
     'no-poll',
+    ...nameServers.map((address) => `server=${address}`),
+    'domain-needed', // a bare name is one of the VPC's or nobody's
+    'bogus-priv', // so are the names of private addresses
     'interface=vt*',
     'bind-dynamic',
     'domain=vpc.internal',
@@ -56,7 +64,7 @@ export async function ensureDnsmasq(
   nics: readonly Nic[],
 ): Promise<void> {
   await updateGuests(directory, nics)
-  const config = renderDnsmasqConfig(directory, network)
+  const config = renderDnsmasqConfig(directory, network, await hostNameServers())
   const configFile = join(directory, 'dnsmasq.conf')
   const running = await findDnsmasq(directory)
   if (running !== null && (await readFile(configFile, 'utf8').catch(() => '')) === config) return

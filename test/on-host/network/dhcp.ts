@@ -2,7 +2,7 @@ import { ethernet, etherType, everybody, ipBytes, ipv4, macBytes, udp } from './
 import type { Guest } from './network-host.ts'
 
 /** Message types of DHCP (RFC 2132, section 9.6). */
-export const dhcp = { discover: 1, offer: 2, request: 3, decline: 4, ack: 5 } as const
+export const dhcp = { discover: 1, offer: 2, request: 3, decline: 4, ack: 5, refused: 6 } as const
 
 export interface Lease {
   type: number

@@ -114,7 +114,7 @@ def query(to, port, data, timeout):
         return {"data": sock.recv(65536).hex()}
 
 
-def respond(port, data, address="0.0.0.0"):
+def respond(port, data, address):
     """Answer each datagram at a port with `data` behind its own first two bytes, as a name server would."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((address, port))

@@ -171,9 +171,9 @@ export class Peer {
     return answer.error === undefined ? Buffer.from(answer.data, 'hex') : null
   }
 
-  /** Answer each datagram at a port with the same bytes, behind the first two of the question. */
-  async respond(port: number, data: Buffer): Promise<void> {
-    await this.#must('respond', { port, data: data.toString('hex') })
+  /** Answer each datagram at a port of an address with the same bytes, behind the first two of the question. */
+  async respond(port: number, data: Buffer, address: string): Promise<void> {
+    await this.#must('respond', { port, data: data.toString('hex'), address })
   }
 
   /** The datagrams that came there. */
