@@ -76,9 +76,8 @@ export async function cutForbidden(namespace: string, plan: RulesetPlan, options
 
 /** Forget the connections from, to and by way of an address. */
 export async function forgetConnections(namespace: string, address: string, options: Abortable = {}): Promise<void> {
-  for (const side of ['--orig-src', '--orig-dst', '--reply-src', '--reply-dst']) {
-    await deleteConnections(namespace, [side, address], options)
-  }
+  const sides = ['--orig-src', '--orig-dst', '--reply-src', '--reply-dst']
+  await Promise.all(sides.map((side) => deleteConnections(namespace, [side, address], options)))
 }
 
 /** There may be none, which conntrack(8) calls a failure. */

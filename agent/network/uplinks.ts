@@ -67,7 +67,9 @@ export class Uplinks {
 
   async #ensureForwarding(options: Abortable): Promise<void> {
     if (this.#forwarding) return
-    await runCommand(['sysctl', '-q', '-w', 'net.ipv4.ip_forward=1'], options)
+    // arping speaks from the address it announces, which the host itself does not have
+    const settings = ['net.ipv4.ip_forward=1', ...(this.#announceOn === null ? [] : ['net.ipv4.ip_nonlocal_bind=1'])]
+    await runCommand(['sysctl', '-q', '-w', ...settings], options)
     this.#forwarding = true
   }
 

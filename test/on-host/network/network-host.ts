@@ -41,7 +41,7 @@ export const out = group('sg-out', rule('egress', 'any', null))
 /** A stand-in for a virtual machine: a namespace with a card like a guest's, and a process in it. */
 export interface Guest extends Peer {
   readonly vpcId: string
-  readonly nic: Nic
+  nic: Nic
   readonly namespace: string
 }
 
@@ -92,7 +92,8 @@ export class NetworkHost {
   async close(): Promise<void> {
     for (const peer of [this.host, this.internet]) await peer.end()
     for (const guest of [...this.#guests]) await this.remove(guest)
-    await runCommand(['ip', 'netns', 'del', internetNamespace]) // the host's end of the link goes with it
+    await ip('link del ext0')
+    await runCommand(['ip', 'netns', 'del', internetNamespace])
     await rm(runtimeDirectory, { recursive: true, force: true })
   }
 
@@ -154,7 +155,7 @@ export class NetworkHost {
 
   /** Change a card that is attached, as a PATCH of its instance does. */
   async change(guest: Guest, changes: Partial<Nic>): Promise<void> {
-    Object.assign(guest.nic, changes)
+    guest.nic = { ...guest.nic, ...changes }
     await this.attach(guest)
   }
 
