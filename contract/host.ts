@@ -4,7 +4,7 @@ import { CatalogueImage, HostImage, ImageId, RegisteredSha256 } from './images.t
 import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from './instances.ts'
 import { PolicyGroup } from './network-policy.ts'
 import { stepNames, stepStatuses } from './operations.ts'
-import { oneOf, strict } from './schema.ts'
+import { Name, oneOf, strict } from './schema.ts'
 import { ObservedUsage } from './usage.ts'
 
 /**
@@ -33,7 +33,7 @@ const TimeMs = Type.Integer({ minimum: 0 })
 const Count = Type.Integer({ minimum: 0 })
 const VpcId = Type.String({ pattern: chosenIdPattern('vpc') })
 const SubnetId = Type.String({ pattern: chosenIdPattern('subnet') })
-const Cidr = Type.String({ maxLength: 18 })
+const Cidr = Type.String({ maxLength: 18, pattern: '^[0-9.]+/[0-9]+$' })
 
 export const DesiredInstance = Type.Object(
   {
@@ -57,7 +57,7 @@ export const DesiredInstance = Type.Object(
     ),
     grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }),
     reboots: Type.Object({ count: Count, grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }) }, strict),
-    hostname: Type.String({ maxLength: 63 }),
+    hostname: Name,
     image_id: ImageId,
     vcpus: Type.Integer(sizeLimits.vcpus),
     memory_mb: Type.Integer(sizeLimits.memoryMb),
