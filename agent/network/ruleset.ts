@@ -191,7 +191,10 @@ function renderRule({ direction, protocol, ports, remote }: PolicyRule): string 
   return [...matches, 'accept'].join(' ')
 }
 
-/** What a guest sends above its bandwidth is dropped; a tenth of a second's worth may come at once. */
+/**
+ * What a guest sends above its bandwidth is dropped. 1.1 seconds' worth may come at once: the kernel's bucket holds the
+ * rate's own second and the burst (nft_limit_init, net/netfilter/nft_limit.c).
+ */
 function rateRule(mbps: number): string {
   const bytes = mbps * 125_000
   return `update @${rateSet(mbps)} { iifname limit rate over ${bytes} bytes/second burst ${bytes / 10} bytes } drop`

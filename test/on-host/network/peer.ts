@@ -182,9 +182,9 @@ export class Peer {
     return asked.map((each) => Buffer.from(each, 'hex'))
   }
 
-  /** Open that many connections at once and keep them; gives how many opened. */
+  /** Send a datagram from that many ports and keep them; gives how many were answered. */
   async flood(to: string, port: number, count: number): Promise<number> {
-    return (await this.#must<{ opened: number }>('flood', { to, port, count })).opened
+    return (await this.#must<{ answered: number }>('flood', { to, port, count })).answered
   }
 
   /** Bits a second that one connection brings from here to another peer. */
