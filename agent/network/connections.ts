@@ -76,8 +76,10 @@ export async function cutForbidden(namespace: string, plan: RulesetPlan, options
 
 /** Forget the connections from, to and by way of an address. */
 export async function forgetConnections(namespace: string, address: string, options: Abortable = {}): Promise<void> {
-  const sides = ['--orig-src', '--orig-dst', '--reply-src', '--reply-dst']
-  await Promise.all(sides.map((side) => deleteConnections(namespace, [side, address], options)))
+  // one after the other: each walks the table, and what another deletes meanwhile can make it end early
+  for (const side of ['--orig-src', '--orig-dst', '--reply-src', '--reply-dst']) {
+    await deleteConnections(namespace, [side, address], options)
+  }
 }
 
 /** There may be none, which conntrack(8) calls a failure. */
