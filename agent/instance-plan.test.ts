@@ -24,6 +24,7 @@ const calm: InstanceSituation = {
   failed_generation: null,
   restart_not_before: 0,
   nic_current: true,
+  address_stale: false,
   longest_pause_ms: 60_000,
 }
 const plan = (power: DesiredInstance['power'], seen: Partial<InstanceSituation> = {}) =>
@@ -45,6 +46,18 @@ describe('what to do next', () => {
       })
     }
   }
+
+  test("a public address that may be another machine's now is given up while nothing else is to be done", () => {
+    const stale = { nic_current: false, address_stale: true } as const
+    expect(plan('stopped', stale).kind).toBe('network')
+    expect(plan('running', { ...stale, failed_generation: 5 }).kind).toBe('network')
+    expect(plan('running', { ...stale, off_cause: 'guest', off_generation: 5 }).kind).toBe('network')
+    const crashed = { off_cause: 'crash', off_generation: 5, restart_not_before: now + 1000 } as const
+    expect(plan('running', { ...stale, ...crashed }).kind).toBe('network')
+    expect(plan('running', stale).kind).toBe('start') // which does it too
+    expect(plan('deleted', stale).kind).toBe('remove')
+    expect(plan('stopped', { nic_current: false }).kind).toBe('none')
+  })
 
   test('nothing for what is removed, whatever is desired', () => {
     for (const power of powers)

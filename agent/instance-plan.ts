@@ -13,6 +13,8 @@ export interface InstanceSituation {
   restart_not_before: number
   /** Whether its network card is as the intent asks for it, as far as that may change while it runs. */
   nic_current: boolean
+  /** Whether the card still has a public address that the intent does not give it. */
+  address_stale: boolean
   /** Longest that a restart may have to wait; more than that means that the clock was set back. */
   longest_pause_ms: number
 }
@@ -29,6 +31,8 @@ export interface InstanceSituation {
  * |         | wait after a crash under this intent        | when asked, else nothing |                    |
  * | stopped | nothing                                     | shut down                | quit               |
  * | deleted | remove                                      | shut down                | quit               |
+ *
+ * In place of nothing, and of waiting, a machine that does not run gives up a public address that may be another's now.
  */
 export type InstanceAction =
   | { kind: 'none' }
@@ -49,15 +53,24 @@ export function planInstance(desired: DesiredInstance, seen: InstanceSituation, 
     case 'deleted':
       return seen.vmm === 'running' ? { kind: 'shutdown', graceSeconds: desired.grace_seconds } : { kind: 'remove' }
     case 'stopped':
-      return seen.vmm === 'running' ? { kind: 'shutdown', graceSeconds: desired.grace_seconds } : { kind: 'none' }
+      return seen.vmm === 'running'
+        ? { kind: 'shutdown', graceSeconds: desired.grace_seconds }
+        : withoutStaleAddress({ kind: 'none' }, seen)
     case 'running':
-      return seen.vmm === 'running' ? planRunning(desired, seen) : planAbsent(desired, seen, nowMs)
+      return seen.vmm === 'running'
+        ? planRunning(desired, seen)
+        : withoutStaleAddress(planAbsent(desired, seen, nowMs), seen)
   }
 }
 
 /** Seconds the guest gets to shut down under this intent. */
 export function graceOf(desired: DesiredInstance): number {
   return desired.power === 'running' ? desired.reboots.grace_seconds : desired.grace_seconds
+}
+
+function withoutStaleAddress(action: InstanceAction, seen: InstanceSituation): InstanceAction {
+  const idle = action.kind === 'none' || action.kind === 'wait'
+  return idle && seen.address_stale ? { kind: 'network' } : action
 }
 
 function planRunning(desired: DesiredInstance, seen: InstanceSituation): InstanceAction {

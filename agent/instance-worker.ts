@@ -14,7 +14,7 @@ import { InstanceStart } from './instance-start.ts'
 import { InstanceSteps, stepError } from './instance-steps.ts'
 import { LedgerUnavailable } from './ledger.ts'
 import type { AgentMetrics } from './metrics.ts'
-import { isCurrent } from './nic.ts'
+import { hasStaleAddress, isCurrent } from './nic.ts'
 import { SerialFollower } from './serial-follower.ts'
 import type { Timers } from './timers.ts'
 
@@ -258,6 +258,7 @@ export class InstanceWorker {
       failed_generation: record.failure === null ? null : record.seen_generation,
       restart_not_before: record.restart_not_before,
       nic_current: record.nic === null || isCurrent(record.nic, this.#intent.instance),
+      address_stale: record.nic !== null && hasStaleAddress(record.nic, this.#intent.instance),
       longest_pause_ms: crash.firstPauseMs * 2 ** crash.maxQuickDeaths,
     } as const
   }
@@ -305,7 +306,7 @@ export class InstanceWorker {
     return this.#beginning.run(this.#intent, { unwanted: this.#abort.signal, stopping: this.#stopping.signal })
   }
 
-  /** Have the network card of a running machine as it is asked for by now. */
+  /** Have the network card of a machine as it is asked for by now. */
   async #changeNetwork(): Promise<void> {
     const { instance } = this.#intent
     const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)

@@ -42,3 +42,8 @@ export function isCurrent(nic: Nic, instance: DesiredInstance): boolean {
     isDeepStrictEqual(nic.security_groups, instance.security_groups)
   )
 }
+
+/** Whether a card has a public address that the intent does not give it. */
+export function hasStaleAddress(nic: Nic, instance: DesiredInstance): boolean {
+  return nic.public_ip !== '' && nic.public_ip !== instance.public_ip
+}

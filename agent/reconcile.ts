@@ -1,4 +1,4 @@
-import type { Desired, Observed, ObservedPower } from '@berth/contract/host.ts'
+import type { Desired, DesiredInstance, Observed, ObservedPower } from '@berth/contract/host.ts'
 import { maxSlots } from '@berth/contract/host-names.ts'
 import type { Logger } from 'pino'
 import type { AgentSettings } from './config.ts'
@@ -46,6 +46,8 @@ export class Reconciler {
   constructor(options: ReconcilerOptions) {
     this.#options = options
     for (const record of options.ledger.loadRecords()) {
+      // public addresses went with the boot of the host they were attached in
+      if (record.nic !== null && record.host_boot_id !== options.driver.hostBootId) record.nic.public_ip = ''
       this.#records.set(record.id, record)
       if (record.nic !== null) options.driver.restore(record.vpc_id, record.nic)
     }
@@ -60,10 +62,14 @@ export class Reconciler {
     return this.#workers
   }
 
-  /** Act on what is in the ledger, as a host does that comes up with the server away. */
+  /**
+   * Act on what is in the ledger, as a host does that comes up with the server away. It attaches no public address,
+   * which may be another host's by now; machines that still run keep theirs.
+   */
   resume(): void {
     const desired = this.#options.ledger.loadDesired()
-    if (desired !== null) this.#distribute(desired)
+    if (desired === null) return
+    this.#distribute({ ...desired, instances: desired.instances.map((instance) => this.#withHeldAddress(instance)) })
   }
 
   /** Take what the server wants: durable first, then acted on. */
@@ -105,6 +111,11 @@ export class Reconciler {
   /** Stop all workers; VMs run on. */
   async stop(): Promise<void> {
     await Promise.all([...this.#workers.values()].map((worker) => worker.stop()))
+  }
+
+  #withHeldAddress(instance: DesiredInstance): DesiredInstance {
+    const held = this.#records.get(instance.id)?.nic?.public_ip ?? ''
+    return held === instance.public_ip ? instance : { ...instance, public_ip: '' }
   }
 
   #distribute(desired: Desired): void {

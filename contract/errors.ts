@@ -25,6 +25,7 @@ export const errorCatalogue = {
   validation_failed: { status: 422, title: 'The request is not valid' },
   idempotency_key_reused: { status: 422, title: 'The Idempotency-Key belongs to another request' },
   no_addresses: { status: 422, title: 'The subnet has no free address' },
+  no_public_addresses: { status: 422, title: 'The pool has no free public address' },
   too_many_waits: { status: 429, title: 'Too many requests wait at the same time' },
   header_too_large: { status: 431, title: 'The request headers are too large' },
   internal: { status: 500, title: 'The server failed; the request id finds the cause in its log' },

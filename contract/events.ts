@@ -10,6 +10,7 @@ export const eventResources = [
   'security_group',
   'ssh_key',
   'image',
+  'public_ip',
   'host',
 ] as const
 export type EventResource = (typeof eventResources)[number]

@@ -1,7 +1,7 @@
 import { fewRandomBytes } from './random.ts'
 
 /** Prefixes of the ids Berth makes; the prefix tells the kind of resource. */
-export type IdPrefix = 'inst' | 'op' | 'vpc' | 'subnet' | 'sg' | 'key' | 'host'
+export type IdPrefix = 'inst' | 'op' | 'vpc' | 'subnet' | 'sg' | 'key' | 'host' | 'pip'
 
 /** Lower-case Crockford base32: no i, l, o, u. */
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
@@ -9,7 +9,10 @@ const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
 /** Pattern of an id that Berth made: prefix, a dash, 20 characters. */
 export const generatedIdPattern = (prefix: IdPrefix): string => `^${prefix}-[0-9a-hjkmnp-tv-z]{20}$`
 
-/** Pattern of an id that a caller may choose for a VPC, subnet, security group or key: `vpc-abc123`. */
+/** The same, or nothing at all. */
+export const optionalIdPattern = (prefix: IdPrefix): string => `^(?:${prefix}-[0-9a-hjkmnp-tv-z]{20})?$`
+
+/** Pattern of an id that a caller may choose for a VPC, subnet, security group, key or public address: `vpc-abc123`. */
 export const chosenIdPattern = (prefix: IdPrefix): string => `^${prefix}-[a-z0-9](?:[a-z0-9-]{0,56}[a-z0-9])?$`
 
 /** Anything that may stand where a path takes an id; narrower checks belong to the resource. */

@@ -26,9 +26,12 @@ export const TimestampOrEmpty = Type.String({
   description: 'RFC 3339 UTC, "" while unknown',
 })
 
-/** A person's name for a resource: an RFC 1123 label. Not unique. */
+/** An RFC 1123 label. */
+export const namePattern = '^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$'
+
+/** A person's name for a resource. Not unique. */
 export const Name = Type.String({
-  pattern: '^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$',
+  pattern: namePattern,
   maxLength: 63,
   description: 'RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique',
 })

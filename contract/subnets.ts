@@ -15,6 +15,9 @@ import { Cidr } from './vpcs.ts'
 
 const SubnetId = Type.String({ pattern: chosenIdPattern('subnet') })
 const VpcId = Type.String({ pattern: chosenIdPattern('vpc') })
+const AutoAssign = Type.Boolean({
+  description: 'Whether each instance that is created there gets a public address; false unless given',
+})
 
 /** Addresses at the start of a subnet that no instance gets: network, gateway and two kept for services. */
 export const reservedAtStart = 4
@@ -25,7 +28,7 @@ export const SubnetCreate = named(
     {
       id: Type.Optional(SubnetId),
       metadata: Type.Optional(MetadataInput),
-      spec: Type.Object({ vpc_id: VpcId, cidr: Cidr }, strict),
+      spec: Type.Object({ vpc_id: VpcId, cidr: Cidr, auto_assign_public_ip: Type.Optional(AutoAssign) }, strict),
     },
     strict,
   ),
@@ -38,7 +41,7 @@ export const Subnet = named(
     {
       id: SubnetId,
       metadata: ref(Metadata),
-      spec: Type.Object({ vpc_id: VpcId, cidr: Cidr }, strict),
+      spec: Type.Object({ vpc_id: VpcId, cidr: Cidr, auto_assign_public_ip: AutoAssign }, strict),
       status: Type.Object({ gateway: Type.String(), available_addresses: Type.Integer() }, strict),
     },
     strict,
@@ -48,7 +51,16 @@ export type Subnet = Static<typeof Subnet>
 
 export const SubnetList = named('SubnetList', pageOf(Subnet))
 
-export const SubnetPatch = named('SubnetPatch', Type.Object({ metadata: Type.Optional(MetadataPatch) }, strict))
+export const SubnetPatch = named(
+  'SubnetPatch',
+  Type.Object(
+    {
+      metadata: Type.Optional(MetadataPatch),
+      spec: Type.Optional(Type.Object({ auto_assign_public_ip: Type.Optional(AutoAssign) }, strict)),
+    },
+    strict,
+  ),
+)
 export type SubnetPatch = Static<typeof SubnetPatch>
 
 export const SubnetListQuery = Type.Object({ ...resourceListQuery, vpc_id: Type.Optional(FilterText) }, strict)

@@ -399,6 +399,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/public-ips": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List public ips in the order of their ids */
+        get: operations["listPublicIps"];
+        put?: never;
+        /** Create a public address */
+        post: operations["createPublicIp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/public-ips/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show one of the public ips */
+        get: operations["getPublicIp"];
+        put?: never;
+        post?: never;
+        /** Delete a public address that nothing uses */
+        delete: operations["deletePublicIp"];
+        options?: never;
+        head?: never;
+        /** Change a public address */
+        patch: operations["updatePublicIp"];
+        trace?: never;
+    };
     "/v1/hosts": {
         parameters: {
             query?: never;
@@ -1034,6 +1071,8 @@ export interface components {
                  * @example 192.168.7.0/24
                  */
                 cidr: string;
+                /** @description Whether each instance that is created there gets a public address; false unless given */
+                auto_assign_public_ip: boolean;
             };
             status: {
                 gateway: string;
@@ -1066,6 +1105,8 @@ export interface components {
                  * @example 192.168.7.0/24
                  */
                 cidr: string;
+                /** @description Whether each instance that is created there gets a public address; false unless given */
+                auto_assign_public_ip?: boolean;
             };
         };
         SubnetList: {
@@ -1080,6 +1121,10 @@ export interface components {
                 labels?: {
                     [key: string]: string | null;
                 };
+            };
+            spec?: {
+                /** @description Whether each instance that is created there gets a public address; false unless given */
+                auto_assign_public_ip?: boolean;
             };
         };
         SecurityGroup: {
@@ -1228,6 +1273,62 @@ export interface components {
                 sent_packets_total: number;
             };
         };
+        PublicIp: {
+            id: string;
+            metadata: components["schemas"]["Metadata"];
+            spec: {
+                pool: string;
+                /** @description Instance that is reached by the address, "" for none */
+                instance_id: string;
+            };
+            status: {
+                /** @description IPv4 address */
+                address: string;
+                /** @description Came with its instance and goes with it; false once a caller attached or detached it */
+                auto_assigned: boolean;
+            };
+        };
+        PublicIpCreate: {
+            id?: string;
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /**
+                 * @description At most 64; keys and values of [A-Za-z0-9._/-]
+                 * @example {
+                 *       "env": "production",
+                 *       "team": "platform"
+                 *     }
+                 */
+                labels?: {
+                    [key: string]: string;
+                };
+            };
+            spec?: {
+                /** @description Pool the address is from; the first one of the server when absent */
+                pool?: string;
+                /** @description Instance that is reached by the address, "" for none */
+                instance_id?: string;
+            };
+        };
+        PublicIpList: {
+            items: components["schemas"]["PublicIp"][];
+            next_cursor?: string;
+        };
+        PublicIpPatch: {
+            metadata?: {
+                /** @description RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique */
+                name?: string;
+                /** @description Labels to set; null removes one */
+                labels?: {
+                    [key: string]: string | null;
+                };
+            };
+            spec?: {
+                /** @description Instance that is reached by the address, "" for none */
+                instance_id?: string;
+            };
+        };
         Capacity: {
             vcpus: number;
             /** @description MiB */
@@ -1300,6 +1401,19 @@ export interface components {
                 };
             };
         };
+        /** @description already_exists: A resource with this id exists; invalid_state: The instance is in a state that does not allow this */
+        AlreadyExistsOrInvalidState: {
+            headers: {
+                "x-request-id": components["headers"]["x-request-id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "already_exists" | "invalid_state";
+                };
+            };
+        };
         /** @description body_too_large: The body is too large */
         BodyTooLarge: {
             headers: {
@@ -1339,8 +1453,8 @@ export interface components {
                 };
             };
         };
-        /** @description idempotency_key_reused: The Idempotency-Key belongs to another request; no_addresses: The subnet has no free address; validation_failed: The request is not valid */
-        IdempotencyKeyReusedOrNoAddressesOrValidationFailed: {
+        /** @description idempotency_key_reused: The Idempotency-Key belongs to another request; no_addresses: The subnet has no free address; no_public_addresses: The pool has no free public address; validation_failed: The request is not valid */
+        IdempotencyKeyReusedOrNoAddressesOrNoPublicAddressesOrValidationFailed: {
             headers: {
                 "x-request-id": components["headers"]["x-request-id"];
                 [name: string]: unknown;
@@ -1348,7 +1462,20 @@ export interface components {
             content: {
                 "application/problem+json": components["schemas"]["Problem"] & {
                     /** @enum {string} */
-                    code?: "idempotency_key_reused" | "no_addresses" | "validation_failed";
+                    code?: "idempotency_key_reused" | "no_addresses" | "no_public_addresses" | "validation_failed";
+                };
+            };
+        };
+        /** @description idempotency_key_reused: The Idempotency-Key belongs to another request; no_public_addresses: The pool has no free public address; validation_failed: The request is not valid */
+        IdempotencyKeyReusedOrNoPublicAddressesOrValidationFailed: {
+            headers: {
+                "x-request-id": components["headers"]["x-request-id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "idempotency_key_reused" | "no_public_addresses" | "validation_failed";
                 };
             };
         };
@@ -1731,7 +1858,7 @@ export interface operations {
             413: components["responses"]["BodyTooLarge"];
             414: components["responses"]["UriTooLong"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["IdempotencyKeyReusedOrNoAddressesOrValidationFailed"];
+            422: components["responses"]["IdempotencyKeyReusedOrNoAddressesOrNoPublicAddressesOrValidationFailed"];
             431: components["responses"]["HeaderTooLarge"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -3159,6 +3286,197 @@ export interface operations {
             };
             400: components["responses"]["InvalidJsonOrInvalidQuery"];
             403: components["responses"]["ForbiddenOrigin"];
+            413: components["responses"]["BodyTooLarge"];
+            414: components["responses"]["UriTooLong"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    listPublicIps: {
+        parameters: {
+            query?: {
+                /** @description Most items of a page */
+                limit?: number;
+                /** @description next_cursor of the page before */
+                cursor?: string;
+                name?: string;
+                /** @description Kubernetes syntax: a=b,c!=d,e in (x,y),f notin (z),g,!h */
+                label_selector?: string;
+                instance_id?: string;
+                pool?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicIpList"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            414: components["responses"]["UriTooLong"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    createPublicIp: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key with the same request gives the first answer again, for 24 hours */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PublicIpCreate"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    location: components["headers"]["location"];
+                    "idempotency-replayed": components["headers"]["idempotency-replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicIp"];
+                };
+            };
+            400: components["responses"]["InvalidHeaderOrInvalidJsonOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            409: components["responses"]["AlreadyExistsOrInvalidState"];
+            413: components["responses"]["BodyTooLarge"];
+            414: components["responses"]["UriTooLong"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["IdempotencyKeyReusedOrNoPublicAddressesOrValidationFailed"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    getPublicIp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicIp"];
+                };
+            };
+            400: components["responses"]["InvalidPathOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            404: components["responses"]["NotFound"];
+            414: components["responses"]["UriTooLong"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    deletePublicIp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidJsonOrInvalidPathOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InUse"];
+            413: components["responses"]["BodyTooLarge"];
+            414: components["responses"]["UriTooLong"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    updatePublicIp: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description ETag of the version that is changed; another version is 412 */
+                "if-match"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PublicIpPatch"];
+                "application/merge-patch+json": components["schemas"]["PublicIpPatch"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    /** @description Version of the document, for If-Match */
+                    etag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicIp"];
+                };
+            };
+            400: components["responses"]["InvalidHeaderOrInvalidJsonOrInvalidPathOrInvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InvalidState"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["BodyTooLarge"];
             414: components["responses"]["UriTooLong"];
             415: components["responses"]["UnsupportedMediaType"];

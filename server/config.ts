@@ -65,6 +65,12 @@ export interface HostCredential {
   credential: string
 }
 
+/** Addresses that instances can be reached by from outside, as an IPv4 network. */
+export interface PublicPoolConfig {
+  name: string
+  cidr: string
+}
+
 export interface ServerConfig {
   /** Address and port to listen on; port 0 takes a free one. Only loopback while there are no API tokens. */
   listen: { host: string; port: number }
@@ -73,6 +79,8 @@ export interface ServerConfig {
   hosts: readonly HostCredential[]
   images: readonly CatalogueImage[]
   instanceTypes: readonly InstanceType[]
+  /** Pools of public addresses; the first one is used where none is named. */
+  publicPools?: readonly PublicPoolConfig[]
   settings?: Partial<Settings>
   /** Registries whose metrics `GET /metrics` prints with the server's own: of the process, of an agent in it. */
   otherMetrics?: readonly Registry[]

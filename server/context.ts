@@ -4,6 +4,7 @@ import type { OperationType } from '@berth/contract/operations.ts'
 import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
 import type { DocumentCache } from './document-cache.ts'
+import type { PublicPool } from './domain/public-pools.ts'
 import type { EventFeed } from './event-feed.ts'
 import type { ServerMetrics } from './metrics/server-metrics.ts'
 import type { Readiness } from './readiness.ts'
@@ -26,6 +27,8 @@ export interface Context {
   settings: Settings
   images: ReadonlyMap<string, CatalogueImage>
   instanceTypes: ReadonlyMap<string, InstanceType>
+  /** In the order of the configuration; the first one is used where none is named. */
+  publicPools: readonly PublicPool[]
   /** How many clients may wait at the same time. */
   waitSlots: WaitSlots
 }

@@ -9,6 +9,7 @@ import { placementPass } from './controllers/placement.ts'
 import { DocumentCache } from './document-cache.ts'
 import { ensureExampleResources } from './domain/example-resources.ts'
 import { registerHosts } from './domain/host-reports.ts'
+import { parsePublicPools } from './domain/public-pools.ts'
 import { EventFeed } from './event-feed.ts'
 import { ServerMetrics } from './metrics/server-metrics.ts'
 import { Readiness } from './readiness.ts'
@@ -35,6 +36,7 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   if (!loopback.includes(config.listen.host)) {
     throw new Error(`there are no API tokens yet, so only ${loopback.join(', ')} may be listened on`)
   }
+  const publicPools = parsePublicPools(config.publicPools ?? [])
   const now = config.now ?? Date.now
   const settings = { ...defaultSettings, ...config.settings }
   const metrics = new ServerMetrics(config.otherMetrics)
@@ -53,6 +55,7 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
     waitSlots: new WaitSlots(settings.limits.waits),
     images: new Map(config.images.map((image) => [image.id, image])),
     instanceTypes: new Map(config.instanceTypes.map((type) => [type.id, type])),
+    publicPools,
   }
   const app = await openHttp(ctx, config).catch(async (error) => {
     await store.close()

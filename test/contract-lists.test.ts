@@ -107,13 +107,15 @@ test('the name filter compares the whole name', async () => {
 })
 
 test('every other resource lists its items too', async () => {
-  await using stack = await startStack({ agent: false })
+  await using stack = await startStack({ agent: false, publicPools: [{ name: 'default', cidr: '203.0.113.0/29' }] })
   await stack.ensureExamples()
+  await stack.api('POST', '/v1/public-ips', { id: 'pip-a' })
   for (const [plural, expected] of [
     ['vpcs', ['vpc-abc123']],
     ['subnets', ['subnet-def456']],
     ['security-groups', ['sg-ssh', 'sg-web']],
     ['ssh-keys', ['key-001']],
+    ['public-ips', ['pip-a']],
     ['images', ['micro', 'ubuntu-22.04']],
     ['instance-types', ['micro', 'cx11', 'cx21', 'cx31', 'cx41', 'cx51']],
     ['hosts', [stack.hostId, stack.otherHost.hostId].sort()],

@@ -162,7 +162,8 @@ test('each filter narrows, together they narrow more, and what matches nothing i
 
 describe('every list', () => {
   test('has pages that give each item once, and a cursor that goes only with its filters', async () => {
-    await using stack = await startStack({ agent: false })
+    const publicPools = [{ name: 'default', cidr: '203.0.113.0/28' }]
+    await using stack = await startStack({ agent: false, publicPools })
     await stack.ensureExamples()
     for (let i = 0; i < 3; i++) {
       await stack.create()
@@ -170,6 +171,7 @@ describe('every list', () => {
       await stack.api('POST', '/v1/subnets', { spec: { vpc_id: 'vpc-abc123', cidr: `10.0.${i + 2}.0/24` } })
       await stack.api('POST', '/v1/security-groups', {})
       await stack.api('POST', '/v1/ssh-keys', { spec: { public_key: testPublicKey } })
+      await stack.api('POST', '/v1/public-ips', {})
     }
     for (const [path, other] of [
       ['instances', { name: 'x' }],
@@ -178,6 +180,7 @@ describe('every list', () => {
       ['subnets', { vpc_id: 'vpc-abc123' }],
       ['security-groups', { name: 'x' }],
       ['ssh-keys', { name: 'x' }],
+      ['public-ips', { pool: 'default' }],
       ['hosts', { name: 'x' }],
       ['images', null],
       ['instance-types', null],

@@ -48,7 +48,8 @@ async function readAll(stack: Stack, query = '?after=0'): Promise<EventStream> {
 
 describe('what is told', () => {
   test('every change of every resource is an event, in the order of the commits', async () => {
-    await using stack = await startStack({ agent: false })
+    const publicPools = [{ name: 'default', cidr: '203.0.113.0/29' }]
+    await using stack = await startStack({ agent: false, publicPools })
     const stream = await openEvents(stack.port)
     const steps: [string, string, object | undefined][] = [
       ['POST', '/v1/vpcs', { id: 'vpc-a', spec: { cidr: '10.0.0.0/16' } }],
@@ -56,12 +57,15 @@ describe('what is told', () => {
       ['POST', '/v1/security-groups', { id: 'sg-a' }],
       ['POST', '/v1/ssh-keys', { id: 'key-a', spec: { public_key: testPublicKey } }],
       ['POST', '/v1/images', { id: 'base', spec: imageSpec }],
+      ['POST', '/v1/public-ips', { id: 'pip-a' }],
       ['PATCH', '/v1/vpcs/vpc-a', { metadata: { name: 'renamed' } }],
       ['PATCH', '/v1/subnets/subnet-a', { metadata: { labels: { a: 'b' } } }],
       ['PATCH', '/v1/security-groups/sg-a', { spec: { description: 'changed' } }],
       ['PATCH', '/v1/ssh-keys/key-a', { metadata: { name: 'renamed' } }],
       ['PATCH', '/v1/images/base', { metadata: { labels: { a: 'b' } } }],
       ['DELETE', '/v1/images/base', undefined],
+      ['PATCH', '/v1/public-ips/pip-a', { metadata: { name: 'renamed' } }],
+      ['DELETE', '/v1/public-ips/pip-a', undefined],
       ['DELETE', '/v1/ssh-keys/key-a', undefined],
       ['DELETE', '/v1/security-groups/sg-a', undefined],
       ['DELETE', '/v1/subnets/subnet-a', undefined],
@@ -79,12 +83,15 @@ describe('what is told', () => {
       'security_group.created sg-a',
       'ssh_key.created key-a',
       'image.created base',
+      'public_ip.created pip-a',
       'vpc.updated vpc-a',
       'subnet.updated subnet-a',
       'security_group.updated sg-a',
       'ssh_key.updated key-a',
       'image.updated base',
       'image.deleted base',
+      'public_ip.updated pip-a',
+      'public_ip.deleted pip-a',
       'ssh_key.deleted key-a',
       'security_group.deleted sg-a',
       'subnet.deleted subnet-a',

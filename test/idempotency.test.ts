@@ -210,7 +210,8 @@ test('a key is free again after 24 hours, not before, and old ones are removed',
 
 describe('every POST', () => {
   test('of the smaller resources gives the first answer again', async () => {
-    await using stack = await startStack({ agent: false })
+    const publicPools = [{ name: 'default', cidr: '203.0.113.0/29' }]
+    await using stack = await startStack({ agent: false, publicPools })
     const sha256 = 'ab'.repeat(32)
     const posts: [string, object][] = [
       ['vpcs', { id: 'vpc-a', spec: { cidr: '10.0.0.0/16' } }],
@@ -222,6 +223,7 @@ describe('every POST', () => {
         'images',
         { id: 'base', spec: { source_url: 'https://a.example', sha256, min_disk_gb: 1, default_user: 'root' } },
       ],
+      ['public-ips', {}],
     ]
     for (const [index, [plural, sent]] of posts.entries()) {
       const first = await post<{ id: string }>(stack, `k${index}`, `/v1/${plural}`, sent)

@@ -34,7 +34,7 @@ let held = 0
 
 let stack: Stack
 beforeAll(async () => {
-  stack = await startStack()
+  stack = await startStack({ publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }] })
   await replenish()
   await stack.createReady()
 })

@@ -19,7 +19,7 @@ import type {
 } from '@berth/contract/instances.ts'
 import type { Operation } from '@berth/contract/operations.ts'
 import type { Problem } from '@berth/contract/problem.ts'
-import type { Settings } from '@berth/server/config.ts'
+import type { PublicPoolConfig, Settings } from '@berth/server/config.ts'
 import { type RunningServer, startServer } from '@berth/server/main.ts'
 import SqliteDatabase from 'better-sqlite3'
 import { type Logger, pino } from 'pino'
@@ -72,6 +72,8 @@ export interface StackOptions {
   machine?: SimulatedHost
   agentSettings?: Partial<AgentSettings>
   images?: readonly CatalogueImage[]
+  /** None unless given. */
+  publicPools?: readonly PublicPoolConfig[]
   /** Where server and agent log, each with the field `process`; BERTH_TEST_LOG unless given. */
   log?: Logger
   /** What GET /metrics prints besides the figures of server and agent. */
@@ -81,6 +83,9 @@ export interface StackOptions {
   /** A PostgreSQL database by its URL; an SQLite file of the stack's own unless given. */
   database?: string
 }
+
+/** What a server may be started with anew. */
+type ChangeableOptions = Pick<StackOptions, 'images' | 'settings' | 'publicPools'>
 
 export interface Answer<T> {
   status: number
@@ -151,8 +156,8 @@ export class Stack {
   }
 
   /** Start the server, after the first time on the port it had before. */
-  async startServer(changed: Pick<StackOptions, 'images' | 'settings'> = {}): Promise<void> {
-    const { settings, now, images = testImages } = { ...this.#options, ...changed }
+  async startServer(changed: ChangeableOptions = {}): Promise<void> {
+    const { settings, now, images = testImages, publicPools = [] } = { ...this.#options, ...changed }
     this.#server = await startServer(
       {
         listen: { host: '127.0.0.1', port: this.#port },
@@ -160,6 +165,7 @@ export class Stack {
         hosts: [{ hostId: this.hostId, credential: this.credential }, this.otherHost],
         images,
         instanceTypes: await loadInstanceTypes(),
+        publicPools,
         otherMetrics: [this.#agentMetrics, ...(this.#options.otherMetrics ?? [])],
         // short, so that what time alone brings about comes soon after a test moved its clock
         settings: { controllerPeriodMs: 20, ...settings },
@@ -175,7 +181,7 @@ export class Stack {
     this.#server = null
   }
 
-  async restartServer(changed: Pick<StackOptions, 'images' | 'settings'> = {}): Promise<void> {
+  async restartServer(changed: ChangeableOptions = {}): Promise<void> {
     await this.stopServer()
     await this.startServer(changed)
   }

@@ -60,6 +60,7 @@ async function renderOpenapi(): Promise<string> {
     waitSlots: new WaitSlots(0),
     images: new Map(),
     instanceTypes: new Map(),
+    publicPools: [],
   }
   const app = await buildApi(ctx, [])
   const document = app.swagger()

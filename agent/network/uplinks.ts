@@ -45,7 +45,7 @@ export class Uplinks {
   /** Have a VPC's namespace reach the world, and be reached by these public addresses. Idempotent. */
   ensure(vpcId: string, namespace: string, publicAddresses: readonly string[], options: Abortable): Promise<Uplink> {
     return this.#inTurn(async () => {
-      this.#publicAddresses.set(vpcId, publicAddresses)
+      this.#claim(vpcId, publicAddresses)
       await this.#ensureForwarding(options)
       const uplink = await this.#ensureLink(uplinkName(this.#installation, vpcId), namespace, options)
       await this.#applyRules(options)
@@ -63,6 +63,17 @@ export class Uplinks {
       this.#publicAddresses.delete(vpcId)
       await this.#applyRules(options)
     })
+  }
+
+  /** An address leads to the VPC that got it last. */
+  #claim(vpcId: string, addresses: readonly string[]): void {
+    for (const [other, theirs] of this.#publicAddresses) {
+      this.#publicAddresses.set(
+        other,
+        theirs.filter((address) => !addresses.includes(address)),
+      )
+    }
+    this.#publicAddresses.set(vpcId, addresses)
   }
 
   async #ensureForwarding(options: Abortable): Promise<void> {

@@ -27,6 +27,8 @@ interface VpcState {
   /** The VPC's own network; null until it was heard of. */
   network: DesiredNetwork | null
   nics: Map<string, Nic>
+  /** Public addresses that the cards here had when others got them, by tap, until the connections of both are cut. */
+  taken: Map<string, string>
   /** Namespace, uplink and DNS were made or looked at by this run of the agent. */
   prepared: boolean
   /** Ruleset that was loaded last, and the names that may be in the kernel; null when that has to be looked at. */
@@ -103,6 +105,7 @@ export class VpcNetworks {
       const before = publicAddresses(vpc)
       const earlier = vpc.nics.get(nic.tap)
       vpc.network = network
+      this.#takeAddressFromOthers(nic)
       vpc.nics.set(nic.tap, nic)
       const prepare = !vpc.prepared || !(await isNamespace(namespace))
       vpc.prepared = false
@@ -134,6 +137,7 @@ export class VpcNetworks {
       const namespace = this.namespaceOf(vpcId)
       const nic = vpc.nics.get(tap)
       vpc.nics.delete(tap)
+      vpc.taken.delete(tap)
       if (vpc.nics.size === 0) {
         vpc.prepared = false
         vpc.ruleset = null
@@ -160,9 +164,22 @@ export class VpcNetworks {
 
   /** Cut the connections that a card no longer may have, now that the rules for what it is are in force. */
   async #cutWhatChanged(namespace: string, vpc: VpcState, earlier: Nic, nic: Nic, options: Abortable): Promise<void> {
-    const { public_ip: address } = earlier
+    const address = vpc.taken.get(nic.tap) ?? earlier.public_ip
     if (address !== '' && address !== nic.public_ip) await forgetConnections(namespace, address, options)
+    vpc.taken.delete(nic.tap)
     if (vpc.network !== null) await cutForbidden(namespace, this.#plan(vpc, vpc.network), options)
+  }
+
+  /** A public address leads to the card that got it last: the one before may be told of it later. */
+  #takeAddressFromOthers({ tap, public_ip: address }: Nic): void {
+    if (address === '') return
+    for (const { nics, taken } of this.#vpcs.values()) {
+      for (const other of nics.values()) {
+        if (other.tap === tap || other.public_ip !== address) continue
+        nics.set(other.tap, { ...other, public_ip: '' })
+        taken.set(other.tap, address)
+      }
+    }
   }
 
   /** Namespace, uplink and the routes between them, before any tap. */
@@ -218,6 +235,7 @@ export class VpcNetworks {
     const vpc: VpcState = {
       network: null,
       nics: new Map(),
+      taken: new Map(),
       prepared: false,
       ruleset: null,
       names: null,

@@ -24,6 +24,8 @@ interface Hold {
   released: Promise<void>
   /** Whether the calls do not even end when they are told to. */
   deaf: boolean
+  /** Calls that have come to it. */
+  calls: number
 }
 
 export interface SimulatedHostOptions {
@@ -39,6 +41,7 @@ export interface SimulatedHostOptions {
 interface SimulatedInstance {
   hasDisk: boolean
   hasTap: boolean
+  publicIp: string
   vmm: SimulatedVmm | null
   serial: Buffer
   boots: number
@@ -101,12 +104,17 @@ export class SimulatedHost implements HostDriver {
   /** Hold every call at a point until the function that is given is called; calls that hang are deaf to their signal. */
   hold(point: FaultPoint, { deaf = false } = {}): () => void {
     const { promise, resolve } = Promise.withResolvers<void>()
-    const hold = { released: promise, deaf }
+    const hold = { released: promise, deaf, calls: 0 }
     this.#held.set(point, hold)
     return () => {
       if (this.#held.get(point) === hold) this.#held.delete(point)
       resolve()
     }
+  }
+
+  /** Calls that have come to the hold at a point. */
+  heldAt(point: FaultPoint): number {
+    return this.#held.get(point)?.calls ?? 0
   }
 
   /** The VMM process of an instance that runs, or null. */
@@ -118,6 +126,12 @@ export class SimulatedHost implements HostDriver {
   /** Ids of the instances whose VMM process runs. */
   running(): string[] {
     return [...this.#instances.keys()].filter((id) => this.vmmOf(id) !== null)
+  }
+
+  /** Where packets for public addresses go: the instances by the addresses. */
+  publicAddresses(): Record<string, string> {
+    const attached = [...this.#instances].filter(([, { publicIp }]) => publicIp !== '')
+    return Object.fromEntries(attached.map(([id, { publicIp }]) => [publicIp, id]))
   }
 
   /** What the agent had begun comes to nothing, as when it was killed; VMs run on. */
@@ -134,6 +148,7 @@ export class SimulatedHost implements HostDriver {
       instance.vmm?.die()
       instance.vmm = null
       instance.hasTap = false
+      instance.publicIp = ''
     }
   }
 
@@ -142,6 +157,7 @@ export class SimulatedHost implements HostDriver {
     return [...this.#instances].flatMap(([id, instance]) => [
       ...(instance.hasDisk ? [`disk of ${id}`] : []),
       ...(instance.hasTap ? [`tap of ${id}`] : []),
+      ...(instance.publicIp === '' ? [] : [`public address ${instance.publicIp} of ${id}`]),
       ...(this.vmmOf(id) === null ? [] : [`process of ${id}`]),
     ])
   }
@@ -172,7 +188,11 @@ export class SimulatedHost implements HostDriver {
     { signal }: { signal: AbortSignal },
   ) {
     await this.#work('network', signal)
-    this.#instance(instance).hasTap = true
+    const state = this.#instance(instance)
+    state.hasTap = true
+    // an address leads to the instance that got it last
+    for (const other of this.#instances.values()) if (other.publicIp === instance.public_ip) other.publicIp = ''
+    state.publicIp = instance.public_ip
     const gateway = network.subnets.find((subnet) => subnet.id === instance.subnet_id)?.gateway ?? ''
     const nic = nicOf(installation, instance, gateway, slot)
     return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }
@@ -241,6 +261,7 @@ export class SimulatedHost implements HostDriver {
     const instance: SimulatedInstance = {
       hasDisk: false,
       hasTap: false,
+      publicIp: '',
       vmm: null,
       serial: Buffer.alloc(0),
       boots: 0,
@@ -271,6 +292,7 @@ export class SimulatedHost implements HostDriver {
     const agents = this.#agents
     const hold = this.#held.get(point)
     if (hold !== undefined) {
+      hold.calls++
       await (hold.deaf || signal === undefined ? hold.released : untilAborted(hold.released, signal))
     }
     if (agents !== this.#agents) await new Promise(() => {})

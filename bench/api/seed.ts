@@ -68,7 +68,7 @@ export function insertShared(insert: Insert, vpcs: number, at: number): void {
   const resource = (id: string) => ({ id, name: id, labels: '{}', created_at: at, generation: 1 })
   const addVpc = (vpc: string, subnet: string, cidr: string, nextOffset: number) => {
     insert('vpcs', { ...resource(vpc), cidr, is_default: 0 })
-    insert('subnets', { ...resource(subnet), vpc_id: vpc, cidr, next_offset: nextOffset })
+    insert('subnets', { ...resource(subnet), vpc_id: vpc, cidr, next_offset: nextOffset, auto_assign_public_ip: 0 })
   }
   for (let vpc = 0; vpc < vpcs; vpc++) addVpc(`vpc-${vpc}`, `subnet-${vpc}`, `10.${vpc}.0.0/16`, instancesPerVpc + 4)
   addVpc(newInstances.vpcId, newInstances.subnetId, '10.200.0.0/16', 4)
@@ -179,6 +179,7 @@ export function insertInstance(
     message: '',
     terminated_at: null,
     operation_id: operationId,
+    public_ip: '',
     state: running ? 'running' : 'provisioning',
   })
   for (const [key, value] of Object.entries(labels)) insert('instance_labels', { instance_id: id, key, value })

@@ -65,7 +65,7 @@ function desiredInstance(
     private_ip: instance.private_ip,
     mac: instance.mac,
     security_groups: instance.security_groups,
-    public_ip: '',
+    public_ip: instance.public_ip,
     // a type that left the catalogue limits nothing: its instances run on
     bandwidth_mbps: ctx.instanceTypes.get(instance.type)?.spec.bandwidth_mbps ?? 0,
     ssh_public_keys: instance.ssh_key_ids.map(publicKey).filter((key) => key !== undefined),

@@ -39,7 +39,8 @@ export async function ensureExampleResources(ctx: Context, publicKey: string): P
     }
     if ((await findSubnet(tx.db, 'subnet-def456')) === null) {
       const place = { vpc_id: 'vpc-abc123', cidr: '10.0.1.0/24', next_offset: firstOffset }
-      await insertSubnet(tx, { ...common, ...place, id: 'subnet-def456', name: 'example' })
+      const autoAssign = { auto_assign_public_ip: Number(ctx.publicPools.length > 0) }
+      await insertSubnet(tx, { ...common, ...place, ...autoAssign, id: 'subnet-def456', name: 'example' })
     }
     await ensureSecurityGroup(tx, {
       ...common,

@@ -20,10 +20,11 @@ import { createdDocument } from './instance-document.ts'
 import { resolveNetwork } from './network-placement.ts'
 import { openOperation } from './operations.ts'
 import { type Candidate, chooseHost, countRefusals, explainRefusals } from './placement.ts'
+import { takeAutoAssigned } from './public-ips.ts'
 import { defaultSecurityGroupId, ensureDefaultSecurityGroup, unknownSecurityGroups } from './security-groups.ts'
 import { userDataFault } from './user-data.ts'
 
-/** Accept an instance: intent, address and operation are stored in the one transaction of the caller. */
+/** Accept an instance: intent, addresses and operation are stored in the one transaction of the caller. */
 export async function createInstance(ctx: Context, tx: Transaction, body: InstanceCreate): Promise<InstanceCreated> {
   return createdDocument(await insertNewInstance(ctx, tx, body))
 }
@@ -56,7 +57,7 @@ function dryRunDocument(
     id: '',
     metadata: { ...metadata, name: body.metadata?.name ?? '' },
     spec,
-    status: { ...status, host_id: host?.id ?? '', private_ip: instance.private_ip },
+    status: { ...status, host_id: host?.id ?? '', private_ip: instance.private_ip, public_ip: instance.public_ip },
     operation_id: '',
     placement: {
       host_id: host?.id ?? '',
@@ -78,6 +79,7 @@ async function insertNewInstance(ctx: Context, tx: Transaction, body: InstanceCr
   const id = newId('inst', now)
   const address = await takeAddress(tx, subnet, id, (offset) => addressAt(subnet.cidr, offset))
   if (address === null) throw new ApiError('no_addresses', `Subnet ${subnet.id} (${subnet.cidr}) has no free address.`)
+  const publicIp = subnet.auto_assign_public_ip === 1 ? await takeAutoAssigned(ctx, tx, id) : null
   const operation = await openOperation(ctx, tx, {
     type: 'instance.create',
     resourceId: id,
@@ -114,8 +116,10 @@ async function insertNewInstance(ctx: Context, tx: Transaction, body: InstanceCr
     message: '',
     terminated_at: null,
     operation_id: operation.id,
+    public_ip: publicIp?.address ?? '',
   }
   await insertInstance(tx, instance)
+  await publicIp?.insert()
   return instance
 }
 

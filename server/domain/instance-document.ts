@@ -12,15 +12,15 @@ import { metadataDocument } from './metadata.ts'
 /** An instance as GET and lists show it. */
 export function instanceDocument(instance: StoredInstance): Instance {
   const report = instance.report
-  const placed = instance.host_id !== null
+  const holdsAddresses = instance.host_id !== null && instance.terminated_at === null // a tombstone holds none
   const state = stateOf(instance)
   return {
     ...identity(instance),
     status: {
       state,
       host_id: instance.host_id ?? '',
-      private_ip: placed && instance.terminated_at === null ? instance.private_ip : '', // a tombstone holds none
-      public_ip: '',
+      private_ip: holdsAddresses ? instance.private_ip : '',
+      public_ip: holdsAddresses ? instance.public_ip : '',
       reason: instance.reason,
       message: instance.message,
       started_at: state === 'running' ? timeOrEmpty(report?.started_at) : '',

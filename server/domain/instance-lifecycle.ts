@@ -6,6 +6,7 @@ import { listOpenOperations, type StoredOperation, updateOperation } from '../st
 import type { Transaction } from '../store/store.ts'
 import { freeAddress } from '../store/subnets.ts'
 import { endOperation, failure } from './operations.ts'
+import { letGoOfPublicIp } from './public-ips.ts'
 
 /**
  * What follows from an instance's intent and its host's report. Everything here happens in the transaction that stores
@@ -20,7 +21,7 @@ import { endOperation, failure } from './operations.ts'
  * | running | running                             | create and start succeed; reboot when its count is reached     |
  * | stopped | failure                             | stop fails with the cause; stopped stays wanted                |
  * | stopped | off, or never placed                | stop succeeds                                                  |
- * | deleted | absent (or never placed)            | terminated: address, reservation freed; delete succeeds        |
+ * | deleted | absent (or never placed)            | terminated: addresses, reservation freed; delete succeeds      |
  */
 export interface Settlement {
   intent: InstanceIntent | null
@@ -143,6 +144,7 @@ function deadlineError(operation: StoredOperation, instance: StoredInstance | nu
 async function terminate(tx: Transaction, instance: StoredInstance, now: number): Promise<StoredInstance> {
   if (instance.terminated_at !== null) return instance
   await freeAddress(tx, instance.id, now)
+  if (instance.public_ip !== '') await letGoOfPublicIp(tx, instance.id, now)
   if (instance.host_id !== null) {
     await release(tx, instance.host_id, instance)
     await touchHost(tx, instance.host_id)

@@ -78,7 +78,13 @@ async function defaultSubnetWithRoom(
     faults.push({ pointer: '/spec/subnet_id', message })
     return null
   }
-  const subnet = { ...defaultSubnet, ...common, vpc_id: defaultVpc.id, next_offset: firstOffset }
+  const subnet = {
+    ...defaultSubnet,
+    ...common,
+    vpc_id: defaultVpc.id,
+    next_offset: firstOffset,
+    auto_assign_public_ip: Number(ctx.publicPools.length > 0),
+  }
   await insertSubnet(tx, subnet)
   return { ...subnet, generation: 1 }
 }

@@ -4,7 +4,6 @@ import { ApiError, inUse, mostUsers, validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import type { Page } from '../store/instance-list.ts'
 import { listInstancesInSubnet } from '../store/instances.ts'
-import { updateResourceMetadata } from '../store/metadata.ts'
 import type { ResourceFilter } from '../store/resource-list.ts'
 import type { Transaction } from '../store/store.ts'
 import {
@@ -15,6 +14,7 @@ import {
   insertSubnet,
   listSubnets,
   listSubnetsOfVpcs,
+  updateSubnet,
 } from '../store/subnets.ts'
 import { findVpc } from '../store/vpcs.ts'
 import { cidrFault, contains, firstOffset, gatewayOf, overlap, usableAddresses } from './cidr.ts'
@@ -46,6 +46,7 @@ export async function createSubnet(ctx: Context, tx: Transaction, body: SubnetCr
     vpc_id: vpcId,
     cidr,
     next_offset: firstOffset,
+    auto_assign_public_ip: Number(body.spec.auto_assign_public_ip ?? false),
   })
   return document(await getSubnet(tx.db, id))
 }
@@ -62,7 +63,7 @@ export async function readSubnets(
   return (await listSubnets(ctx.store.read, filter, page)).map(document)
 }
 
-/** Change a subnet's name and labels. */
+/** Change name, labels, and whether instances that are created from now on get a public address. */
 export async function patchSubnet(
   ctx: Context,
   id: string,
@@ -72,7 +73,11 @@ export async function patchSubnet(
   return ctx.store.write(async (tx) => {
     const subnet = await getSubnet(tx.db, id)
     checkIfMatch(ifMatch, etagOf(subnet.generation))
-    await updateResourceMetadata(tx, 'subnets', subnet, patchedMetadata(subnet, body.metadata))
+    const autoAssign = body.spec?.auto_assign_public_ip
+    await updateSubnet(tx, subnet, {
+      ...patchedMetadata(subnet, body.metadata),
+      ...(autoAssign === undefined ? {} : { auto_assign_public_ip: Number(autoAssign) }),
+    })
     return document(await getSubnet(tx.db, id))
   })
 }
@@ -91,7 +96,11 @@ function document(subnet: CountedSubnet): Subnet {
   return {
     id: subnet.id,
     metadata: metadataDocument(subnet),
-    spec: { vpc_id: subnet.vpc_id, cidr: subnet.cidr },
+    spec: {
+      vpc_id: subnet.vpc_id,
+      cidr: subnet.cidr,
+      auto_assign_public_ip: subnet.auto_assign_public_ip === 1,
+    },
     status: { gateway: gatewayOf(subnet.cidr), available_addresses: usableAddresses(subnet.cidr) - subnet.used },
   }
 }

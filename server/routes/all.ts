@@ -6,6 +6,7 @@ import * as instances from '@berth/contract/instances.ts'
 import * as networkExplain from '@berth/contract/network-explain.ts'
 import * as operations from '@berth/contract/operations.ts'
 import * as problem from '@berth/contract/problem.ts'
+import * as publicIps from '@berth/contract/public-ips.ts'
 import * as schema from '@berth/contract/schema.ts'
 import * as securityGroups from '@berth/contract/security-groups.ts'
 import * as sshKeys from '@berth/contract/ssh-keys.ts'
@@ -28,6 +29,7 @@ import { instanceRoutes } from './instances.ts'
 import { metricsRoutes } from './metrics.ts'
 import { networkRoutes } from './network.ts'
 import { operationRoutes } from './operations.ts'
+import { publicIpRoutes } from './public-ips.ts'
 import { securityGroupRoutes } from './security-groups.ts'
 import { sshKeyRoutes } from './ssh-keys.ts'
 import { subnetRoutes } from './subnets.ts'
@@ -46,6 +48,7 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   subnetRoutes(api, ctx)
   securityGroupRoutes(api, ctx)
   networkRoutes(api, ctx)
+  publicIpRoutes(api, ctx)
   hostRoutes(api, ctx)
   eventRoutes(api, ctx)
   agentRoutes(api, ctx, credentials)
@@ -72,6 +75,7 @@ function namedSchemas(): object[] {
     securityGroups,
     networkExplain,
     usage,
+    publicIps,
     hosts,
     events,
   ]

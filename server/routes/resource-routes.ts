@@ -99,12 +99,14 @@ export interface ChangeableResource<Patch, Item> {
   patchBody: TSchema
   /** Codes of its own that a change or a removal can be answered with. */
   ownProblems?: readonly ErrorCode[]
+  /** Error codes of its own that a PATCH can be answered with. */
+  ownPatchProblems?: readonly ErrorCode[]
   patch: (id: string, body: Patch, ifMatch: string | undefined) => Promise<Item>
 }
 
 /** The route that changes a resource. */
 export function patchRoute<Patch, Item extends { id: string }>(api: Api, resource: ChangeableResource<Patch, Item>) {
-  const { plural, noun, aNoun, ownProblems = [] } = resource
+  const { plural, noun, aNoun, ownProblems = [], ownPatchProblems = [] } = resource
   api.patch(
     `/v1/${plural}/:id`,
     {
@@ -117,7 +119,7 @@ export function patchRoute<Patch, Item extends { id: string }>(api: Api, resourc
         body: ref(resource.patchBody),
         response: {
           200: withHeaders(ref(resource.one), { etag: ETag }),
-          ...problems(...patchProblems, ...ownProblems),
+          ...problems(...patchProblems, ...ownProblems, ...ownPatchProblems),
         },
       },
     },
@@ -147,6 +149,8 @@ export interface OwnedResource<Input, Patch, Item, Filter = ListFilter>
   /** With its article, for people: `an SSH key`. */
   aNoun: string
   body: TSchema
+  /** Error codes of its own that a POST can be answered with. */
+  createProblems?: readonly ErrorCode[]
   create: (tx: Transaction, body: Input) => Promise<Item>
   remove: (id: string) => Promise<void>
 }
@@ -157,7 +161,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
   ctx: Context,
   resource: OwnedResource<Input, Patch, Item, Filter>,
 ): void {
-  const { plural, noun, aNoun, ownProblems = [] } = resource
+  const { plural, noun, aNoun, ownProblems = [], createProblems = [] } = resource
   readRoutes(api, resource)
   patchRoute(api, resource)
   api.post(
@@ -169,7 +173,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
         tags: [plural],
         headers: IdempotencyHeaders,
         body: ref(resource.body),
-        response: { 201: ref(resource.one), ...problems('already_exists', ...postProblems) },
+        response: { 201: ref(resource.one), ...problems('already_exists', ...createProblems, ...postProblems) },
       },
     },
     async (request, reply) =>

@@ -56,6 +56,7 @@ const hostedColumns = [
     'vpc_id',
     'subnet_id',
     'private_ip',
+    'public_ip',
     'mac',
     'security_groups',
     'ssh_key_ids',
@@ -189,6 +190,15 @@ export async function updateSecurityGroups(
   return changed
 }
 
+/** Record the public address an instance has, "" for none, which is a change of intent. Gives the new version. */
+export async function updatePublicAddress(
+  tx: Transaction,
+  instance: StoredInstance,
+  address: string,
+): Promise<StoredInstance> {
+  return updateFenced(tx, instance, { public_ip: address, generation: instance.generation + 1 })
+}
+
 export type InstanceIntent = Partial<
   Pick<
     StoredInstance,
@@ -237,7 +247,7 @@ export async function updateTerminated(
   instance: StoredInstance,
   now: number,
 ): Promise<StoredInstance> {
-  return updateFenced(tx, instance, { terminated_at: now })
+  return updateFenced(tx, instance, { terminated_at: now, public_ip: '' })
 }
 
 /** Note the operation that a caller should look at, without a change of intent. */

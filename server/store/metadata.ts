@@ -3,8 +3,8 @@ import type { UpdateResult } from 'kysely'
 import { ApiError } from '../api-error.ts'
 import type { Transaction } from './store.ts'
 
-/** The smaller resources whose name and labels a caller may change, by their tables. */
-const resources = { vpcs: 'vpc', subnets: 'subnet', ssh_keys: 'ssh_key', images: 'image' } as const
+/** The smaller resources of which a caller may change name and labels alone, by their tables. */
+const resources = { vpcs: 'vpc', ssh_keys: 'ssh_key', images: 'image' } as const
 
 export interface StoredMetadata {
   id: string

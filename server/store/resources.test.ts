@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { listEvents } from './events.ts'
 import { insertInstance, updateTerminated } from './instances.ts'
-import { updateResourceMetadata } from './metadata.ts'
+import { type StoredMetadata, updateResourceMetadata } from './metadata.ts'
 import {
   deleteSecurityGroup,
   findSecurityGroup,
@@ -22,7 +22,7 @@ import {
   listSshKeys,
   listSshKeysById,
 } from './ssh-keys.ts'
-import type { Store } from './store.ts'
+import type { Reader, Store, Transaction } from './store.ts'
 import {
   deleteSubnet,
   findSubnet,
@@ -32,6 +32,7 @@ import {
   listSubnets,
   listSubnetsOfVpcs,
   takeAddress,
+  updateSubnet,
 } from './subnets.ts'
 import { engines } from './testing/engines.ts'
 import { storedInstance } from './testing/instances.ts'
@@ -46,6 +47,7 @@ const subnet = (id: string, vpcId = 'vpc-a') => ({
   vpc_id: vpcId,
   cidr: '10.0.1.0/24',
   next_offset: 4,
+  auto_assign_public_ip: 0,
 })
 const group = (id: string, rules: StoredSecurityGroup['rules'] = []) => ({ ...common(id), description: 'd', rules })
 const key = (id: string) => ({ ...common(id), public_key: `ssh-ed25519 ${id}`, fingerprint: `SHA256:${id}` })
@@ -117,20 +119,24 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
 
   test('a change of metadata raises the generation; the same again does not; an old version is refused', async () => {
     const store = await filled()
-    for (const [table, read, get] of [
-      ['vpcs', await getVpc(store.read, 'vpc-a'), getVpc],
-      ['subnets', await getSubnet(store.read, 'subnet-a'), getSubnet],
-      ['ssh_keys', await getSshKey(store.read, 'key-a'), getSshKey],
-    ] as const) {
+    async function check<Row extends StoredMetadata>(
+      id: string,
+      get: (db: Reader, id: string) => Promise<Row>,
+      update: (tx: Transaction, read: Row, values: Pick<StoredMetadata, 'name' | 'labels'>) => Promise<void>,
+    ): Promise<void> {
+      const read = await get(store.read, id)
       const change = { name: 'n', labels: { a: 'b', c: 'd' } }
-      await store.write((tx) => updateResourceMetadata(tx, table, read, change))
-      const changed = await get(store.read, read.id)
+      await store.write((tx) => update(tx, read, change))
+      const changed = await get(store.read, id)
       expect(changed).toEqual({ ...read, ...change, generation: 2 })
-      await store.write((tx) => updateResourceMetadata(tx, table, changed, { name: 'n', labels: { c: 'd', a: 'b' } }))
-      const late = store.write((tx) => updateResourceMetadata(tx, table, read, { name: 'late', labels: {} }))
+      await store.write((tx) => update(tx, changed, { name: 'n', labels: { c: 'd', a: 'b' } }))
+      const late = store.write((tx) => update(tx, read, { name: 'late', labels: {} }))
       await expect(late).rejects.toMatchObject({ code: 'unavailable' })
-      expect(await get(store.read, read.id)).toEqual(changed)
+      expect(await get(store.read, id)).toEqual(changed)
     }
+    await check('vpc-a', getVpc, (tx, read, values) => updateResourceMetadata(tx, 'vpcs', read, values))
+    await check('subnet-a', getSubnet, updateSubnet)
+    await check('key-a', getSshKey, (tx, read, values) => updateResourceMetadata(tx, 'ssh_keys', read, values))
     const updates = (await listEvents(store.read, 0, 100)).filter((event) => event.type.endsWith('.updated'))
     expect(updates.map((event) => event.type)).toEqual(['vpc.updated', 'subnet.updated', 'ssh_key.updated'])
   })

@@ -12,6 +12,8 @@ export interface Database {
   security_groups: SecurityGroupRow
   ssh_keys: SshKeyRow
   images: ImageRow
+  public_ips: PublicIpRow
+  public_addresses: PublicAddressRow
   instances: InstanceRow
   instance_labels: InstanceLabelRow
   instance_security_groups: InstanceSecurityGroupRow
@@ -81,6 +83,8 @@ export interface SubnetRow {
   cidr: string
   next_offset: number
   generation: number
+  /** 1 when instances that are created there get a public address. */
+  auto_assign_public_ip: number
 }
 
 /** An address that was handed out at least once; `instance_id` null means free again since `freed_at`. */
@@ -126,6 +130,26 @@ export interface ImageRow {
   network: string
 }
 
+/** A public address that is allocated. `auto_assigned` is 1 while it goes with its instance. */
+export interface PublicIpRow {
+  id: string
+  name: string
+  labels: string
+  created_at: number
+  pool: string
+  address: string
+  instance_id: string | null
+  auto_assigned: number
+  generation: number
+}
+
+/** An address, as a number, that was handed out at least once; `public_ip_id` null means free again since `freed_at`. */
+export interface PublicAddressRow {
+  number: number
+  public_ip_id: string | null
+  freed_at: number
+}
+
 /**
  * An instance. Intent (`desired` … `reboot_grace_seconds`) is written by the domain and the lifecycle controller,
  * placement (`host_id`, `scheduled_at`, `refusal`) by the placement controller, `report` by the agent's route.
@@ -169,6 +193,8 @@ export interface InstanceRow {
   message: string
   terminated_at: number | null
   operation_id: string
+  /** Of its row in public_ips, written with that; "" for none. */
+  public_ip: string
   /** What contract/instance-states.ts makes of the columns above, written with every change of them: for indexes only. */
   state: string
 }

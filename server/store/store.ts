@@ -7,6 +7,7 @@ import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
 import { images } from './migrations/0003-images.ts'
 import { hostUsage } from './migrations/0004-host-usage.ts'
+import { publicAddresses } from './migrations/0005-public-addresses.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import { openPostgres, postgresColumnTypes } from './postgres.ts'
 import type { Database } from './schema.ts'
@@ -250,6 +251,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0002-events-and-keys': eventsAndKeys(types),
     '0003-images': images(types),
     '0004-host-usage': hostUsage(types),
+    '0005-public-addresses': publicAddresses(types),
   }
 }
 

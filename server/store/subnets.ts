@@ -1,5 +1,6 @@
 import { ApiError } from '../api-error.ts'
 import type { Page } from './instance-list.ts'
+import { differs, expectUpdated } from './metadata.ts'
 import { insertRow, prepare } from './prepared.ts'
 import { listMatching, type ResourceFilter } from './resource-list.ts'
 import type { SubnetRow } from './schema.ts'
@@ -59,6 +60,25 @@ export async function insertSubnet(tx: Transaction, subnet: Omit<StoredSubnet, '
     .values({ ...subnet, labels: JSON.stringify(subnet.labels), generation: 1 })
     .execute()
   tx.changed({ resource: 'subnet', id: subnet.id, action: 'created' })
+}
+
+/** Change what callers may change of a subnet; `subnet` is the version read before. Nothing when nothing differs. */
+export async function updateSubnet(
+  tx: Transaction,
+  subnet: StoredSubnet,
+  values: Partial<Pick<StoredSubnet, 'name' | 'labels' | 'auto_assign_public_ip'>>,
+): Promise<void> {
+  if (!differs(subnet, values)) return
+  const generation = subnet.generation + 1
+  const { labels, ...plain } = values
+  const result = await tx.db
+    .updateTable('subnets')
+    .set({ ...plain, ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }), generation })
+    .where('id', '=', subnet.id)
+    .where('generation', '=', subnet.generation)
+    .executeTakeFirst()
+  expectUpdated(result, subnet.id)
+  tx.changed({ resource: 'subnet', id: subnet.id, action: 'updated', detail: { generation } })
 }
 
 export async function deleteSubnet(tx: Transaction, id: string): Promise<void> {

@@ -39,6 +39,7 @@ const instance = (n: number): InstanceRow => ({
   message: '',
   terminated_at: null,
   operation_id: '',
+  public_ip: '',
   state: n < 300 ? 'provisioning' : n % 1000 === 0 ? 'stopped' : 'running',
 })
 

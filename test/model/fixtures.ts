@@ -35,7 +35,7 @@ export const smallSubnet = { id: 'subnet-small', vpcId: 'vpc-abc123', cidr: '10.
 export const silent = pino({ level: process.env.BERTH_TEST_LOG ?? 'silent' })
 
 /** Images and types that there are. */
-export type Catalogues = Pick<Context, 'images' | 'instanceTypes'>
+export type Catalogues = Pick<Context, 'images' | 'instanceTypes' | 'publicPools'>
 
 /** What all schedules of a run share. */
 export interface Resources {
@@ -53,6 +53,7 @@ export async function makeResources(): Promise<Resources> {
   const catalogues: Catalogues = {
     images: new Map(testImages.map((image) => [image.id, image])),
     instanceTypes: new Map((await loadInstanceTypes()).map((type) => [type.id, type])),
+    publicPools: [],
   }
   const serverTemplate = join(directory, 'template-server.db')
   await makeServerTemplate(serverTemplate, catalogues)
@@ -118,6 +119,7 @@ async function makeServerTemplate(file: string, catalogues: Catalogues): Promise
       vpc_id: smallSubnet.vpcId,
       cidr: smallSubnet.cidr,
       next_offset: 2 ** 4 - 1 - smallSubnet.addresses,
+      auto_assign_public_ip: 0,
     }),
   )
   await store.close()

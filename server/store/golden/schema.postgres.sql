@@ -144,6 +144,7 @@ create table instances (
   state text not null default 'provisioning'::text,
   on_capacity text not null default 'queue'::text,
   metadata_revision bigint not null default 0,
+  public_ip text not null default ''::text,
   constraint instances_desired CHECK ((desired = ANY (ARRAY['running'::text, 'stopped'::text, 'deleted'::text]))),
   constraint instances_host_id_fkey FOREIGN KEY (host_id) REFERENCES hosts(id),
   constraint instances_mac_key UNIQUE (mac),
@@ -152,6 +153,7 @@ create table instances (
 CREATE INDEX instances_host_id ON public.instances USING btree (host_id, id);
 CREATE INDEX instances_image ON public.instances USING btree (image, id) WHERE (terminated_at IS NULL);
 CREATE INDEX instances_name ON public.instances USING btree (name, id);
+CREATE UNIQUE INDEX instances_public_ip ON public.instances USING btree (public_ip) WHERE (public_ip <> ''::text);
 CREATE INDEX instances_state ON public.instances USING btree (state, id);
 CREATE INDEX instances_subnet_id ON public.instances USING btree (subnet_id, id);
 CREATE INDEX instances_terminated_at ON public.instances USING btree (terminated_at);
@@ -174,6 +176,32 @@ CREATE INDEX operations_finished ON public.operations USING btree (finished_at);
 CREATE INDEX operations_open ON public.operations USING btree (deadline_at) WHERE (finished_at IS NULL);
 CREATE INDEX operations_resource ON public.operations USING btree (resource_id, id);
 CREATE INDEX operations_status ON public.operations USING btree (status, id);
+
+create table public_addresses (
+  number bigint not null,
+  public_ip_id text,
+  freed_at bigint not null,
+  constraint public_addresses_pkey PRIMARY KEY (number),
+  constraint public_addresses_public_ip_id_key UNIQUE (public_ip_id)
+);
+CREATE INDEX public_addresses_freed ON public.public_addresses USING btree (freed_at) WHERE (public_ip_id IS NULL);
+
+create table public_ips (
+  id text not null,
+  name text not null,
+  labels text not null,
+  created_at bigint not null,
+  pool text not null,
+  address text not null,
+  instance_id text,
+  auto_assigned bigint not null,
+  generation bigint not null,
+  constraint public_ips_address_key UNIQUE (address),
+  constraint public_ips_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES instances(id),
+  constraint public_ips_instance_id_key UNIQUE (instance_id),
+  constraint public_ips_pkey PRIMARY KEY (id)
+);
+
 
 create table security_groups (
   id text not null,
@@ -219,6 +247,7 @@ create table subnets (
   cidr text not null,
   next_offset bigint not null,
   generation bigint not null default 1,
+  auto_assign_public_ip bigint not null default 0,
   constraint subnets_pkey PRIMARY KEY (id),
   constraint subnets_vpc_id_fkey FOREIGN KEY (vpc_id) REFERENCES vpcs(id)
 );

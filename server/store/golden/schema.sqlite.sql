@@ -131,6 +131,7 @@ CREATE TABLE "instances" (
   "state" text default 'provisioning' not null,
   "on_capacity" text default 'queue' not null,
   "metadata_revision" integer default 0 not null,
+  "public_ip" text default '' not null,
   constraint "instances_desired" check (desired in ('running', 'stopped', 'deleted'))
 ) strict;
 
@@ -139,6 +140,8 @@ CREATE INDEX "instances_host_id" on "instances" ("host_id", "id");
 CREATE INDEX "instances_image" on "instances" ("image", "id") where "terminated_at" is null;
 
 CREATE INDEX "instances_name" on "instances" ("name", "id");
+
+CREATE UNIQUE INDEX "instances_public_ip" on "instances" ("public_ip") where "public_ip" != '';
 
 CREATE INDEX "instances_state" on "instances" ("state", "id");
 
@@ -168,6 +171,26 @@ CREATE INDEX "operations_open" on "operations" ("deadline_at") where "finished_a
 CREATE INDEX "operations_resource" on "operations" ("resource_id", "id");
 
 CREATE INDEX "operations_status" on "operations" ("status", "id");
+
+CREATE TABLE "public_addresses" (
+  "number" integer not null primary key,
+  "public_ip_id" text unique,
+  "freed_at" integer not null
+) strict;
+
+CREATE INDEX "public_addresses_freed" on "public_addresses" ("freed_at") where "public_ip_id" is null;
+
+CREATE TABLE "public_ips" (
+  "id" text not null primary key,
+  "name" text not null,
+  "labels" text not null,
+  "created_at" integer not null,
+  "pool" text not null,
+  "address" text not null unique,
+  "instance_id" text unique references "instances" ("id"),
+  "auto_assigned" integer not null,
+  "generation" integer not null
+) strict;
 
 CREATE TABLE "security_groups" (
   "id" text not null primary key,
@@ -207,7 +230,8 @@ CREATE TABLE "subnets" (
   "vpc_id" text not null references "vpcs" ("id"),
   "cidr" text not null,
   "next_offset" integer not null,
-  "generation" integer default 1 not null
+  "generation" integer default 1 not null,
+  "auto_assign_public_ip" integer default 0 not null
 ) strict;
 
 CREATE INDEX "subnets_vpc" on "subnets" ("vpc_id");

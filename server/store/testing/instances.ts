@@ -36,6 +36,7 @@ export function storedInstance(id: string, values: Partial<StoredInstance> = {})
     message: '',
     terminated_at: null,
     operation_id: 'op-a',
+    public_ip: '',
     ...values,
   }
 }
