@@ -1,4 +1,5 @@
 import type { HostDriver } from '@berth/agent/host-driver.ts'
+import type { PublicPoolConfig } from '@berth/server/config.ts'
 
 /** What `berth dev` says once it is up: where, on what, with which images, and a request to paste. Pure. */
 export function renderBanner(about: {
@@ -8,6 +9,9 @@ export function renderBanner(about: {
   database: string | undefined
   driver: Pick<HostDriver, 'hypervisor' | 'accelerator'>
   images: readonly string[]
+  publicPools: readonly PublicPoolConfig[]
+  /** Interface that public addresses are announced on, undefined for none. */
+  publicInterface: string | undefined
   seconds: number
 }): string {
   const { hypervisor, accelerator } = about.driver
@@ -20,6 +24,7 @@ export function renderBanner(about: {
     `  hypervisor   ${hypervisor === 'simulated' ? 'SIMULATED: no instance is a real machine' : `qemu, ${accelerator.kind}`}`,
     ...(hypervisor === 'simulated' ? [] : [`               ${accelerator.reason}`]),
     `  images       ${describeImages(about)}`,
+    `  public       ${describePublic(about)}`,
     ...(about.database === undefined ? [] : [`  database     ${withoutCredentials(about.database)}`]),
     `  data         ${about.dataDirectory}`,
     '',
@@ -35,6 +40,18 @@ export function renderBanner(about: {
     '',
   ]
   return `${lines.join('\n')}\n`
+}
+
+function describePublic({
+  driver,
+  publicPools,
+  publicInterface,
+}: Pick<Parameters<typeof renderBanner>[0], 'driver' | 'publicPools' | 'publicInterface'>): string {
+  const pools = publicPools.map(({ name, cidr }) => `${cidr} (${name})`).join(', ')
+  if (driver.hypervisor === 'simulated') return `${pools}, simulated`
+  return publicInterface === undefined
+    ? `${pools}, reached from this machine only; see --public-interface`
+    : `${pools}, announced on ${publicInterface}`
 }
 
 function describeImages({

@@ -1,5 +1,7 @@
 import type { AgentSettings } from '@berth/agent/config.ts'
+import type { PublicPoolConfig } from '@berth/server/config.ts'
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { parseInterface, parsePublicPool } from './public-network.ts'
 import { parseStepDeadlines } from './step-deadlines.ts'
 
 /** What the flags of `berth dev` say. */
@@ -10,6 +12,8 @@ export interface DevFlags {
   database?: string
   imageCatalogue?: string
   allowPrivateImageSources: boolean
+  publicPool?: PublicPoolConfig[]
+  publicInterface?: string
   stepDeadlines?: AgentSettings['deadlinesMs']
   logLevel: string
   down: boolean
@@ -51,6 +55,22 @@ export function addDevCommand(program: Command): void {
         .default(false),
     )
     .addOption(
+      new Option(
+        '--public-pool <name=cidr>',
+        'public addresses for instances, as office=203.0.113.0/24; may be repeated (default: default=203.0.113.0/24)',
+      )
+        .env('BERTH_PUBLIC_POOL')
+        .argParser(parsePublicPool),
+    )
+    .addOption(
+      new Option(
+        '--public-interface <name>',
+        'interface to announce the public addresses on, as eth0; without it only this host reaches them',
+      )
+        .env('BERTH_PUBLIC_INTERFACE')
+        .argParser(parseInterface),
+    )
+    .addOption(
       new Option('--step-deadlines <step=seconds,…>', 'how long a step may take on this host, such as boot=60,disk=120')
         .env('BERTH_STEP_DEADLINES')
         .argParser(parseStepDeadlines),
@@ -65,7 +85,7 @@ export function addDevCommand(program: Command): void {
     .option('--purge', 'with --down: remove database, keys and images as well', false)
     .addHelpText(
       'after',
-      `\nExamples:\n  berth dev\n  berth dev --listen 127.0.0.1:8000 --data-dir /var/lib/berth\n  berth dev --down`,
+      `\nExamples:\n  berth dev\n  berth dev --listen 127.0.0.1:8000 --data-dir /var/lib/berth\n  berth dev --public-pool office=192.168.1.192/27 --public-interface eth0\n  berth dev --down`,
     )
     .action(async (given: Omit<DevFlags, 'dataDir'> & { dataDir?: string }) => {
       // real and simulated machines never share a directory

@@ -16,6 +16,7 @@ import { type RunningDev, startDev } from './dev.ts'
 import type { DevFlags } from './dev-command.ts'
 import { interruption } from './interruption.ts'
 import { createLogger } from './log.ts'
+import { defaultPublicPools } from './public-network.ts'
 import { removeRuntime } from './runtime.ts'
 import { standardError } from './standard-error.ts'
 
@@ -39,6 +40,8 @@ export async function up(flags: DevFlags): Promise<number> {
       database: flags.database,
       driver: dev.driver,
       images,
+      publicPools: flags.publicPool ?? defaultPublicPools,
+      publicInterface: flags.publicInterface,
       seconds,
     }),
   )

@@ -6,6 +6,7 @@ import { ImageStore } from '@berth/agent/image-store.ts'
 import { hostIdOf, type RunningAgent, startAgent } from '@berth/agent/main.ts'
 import { QemuHost } from '@berth/agent/qemu/host.ts'
 import { SimulatedHost } from '@berth/agent/simulated/host.ts'
+import type { PublicPoolConfig } from '@berth/server/config.ts'
 import { type RunningServer, startServer } from '@berth/server/main.ts'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
@@ -13,6 +14,7 @@ import { loadImageCatalogue, loadInstanceTypes } from './catalogues.ts'
 import { type DataDirectory, dataPaths, type HypervisorName, runtimeDirectory } from './data-directory.ts'
 import { ensureExampleKey } from './example-key.ts'
 import { processMetrics } from './process-metrics.ts'
+import { defaultPublicPools, expectAnnouncing } from './public-network.ts'
 
 export interface DevOptions {
   listen: { host: string; port: number }
@@ -21,6 +23,10 @@ export interface DevOptions {
   database?: string
   allowPrivateImageSources: boolean
   imageCatalogue?: string
+  /** `defaultPublicPools` unless given. */
+  publicPool?: readonly PublicPoolConfig[]
+  /** Interface that public addresses are announced on; without it only this host reaches them. */
+  publicInterface?: string
   stepDeadlines?: AgentSettings['deadlinesMs']
 }
 
@@ -57,6 +63,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
         images,
         instanceTypes,
         settings: { allowPrivateImageSources: options.allowPrivateImageSources },
+        publicPools: options.publicPool ?? defaultPublicPools,
         otherMetrics: [agentMetrics, processMetrics()],
       },
       log.child({ process: 'server' }),
@@ -84,6 +91,8 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
 
 async function openDriver(data: DataDirectory, options: DevOptions, log: Logger): Promise<HostDriver> {
   if (options.hypervisor === 'simulated') return new SimulatedHost()
+  const { publicInterface: announceOn } = options
+  if (announceOn !== undefined) await expectAnnouncing(announceOn)
   const paths = dataPaths(data.path)
   const images = new ImageStore({
     directory: paths.images,
@@ -98,6 +107,7 @@ async function openDriver(data: DataDirectory, options: DevOptions, log: Logger)
     guestDirectory: join(import.meta.dirname, '../agent/guest'),
     imagesDirectory: paths.images,
     images,
+    ...(announceOn === undefined ? {} : { announceOn }),
     log,
   })
 }

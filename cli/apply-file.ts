@@ -1,5 +1,6 @@
 import { ImageCreate } from '@berth/contract/images.ts'
 import { InstanceCreate } from '@berth/contract/instances.ts'
+import { PublicIpCreate } from '@berth/contract/public-ips.ts'
 import { SecurityGroupCreate } from '@berth/contract/security-groups.ts'
 import { SshKeyCreate } from '@berth/contract/ssh-keys.ts'
 import { SubnetCreate } from '@berth/contract/subnets.ts'
@@ -7,7 +8,7 @@ import { VpcCreate } from '@berth/contract/vpcs.ts'
 import { type DeclaredDocument, fileFault, isRecord } from './declared-file.ts'
 
 /** Kinds that can be declared, in the order in which they are made: what is named by another comes first. */
-export const kinds = ['SshKey', 'Image', 'Vpc', 'Subnet', 'SecurityGroup', 'Instance'] as const
+export const kinds = ['SshKey', 'Image', 'Vpc', 'Subnet', 'SecurityGroup', 'PublicIp', 'Instance'] as const
 export type Kind = (typeof kinds)[number]
 
 /** One declared resource. */
@@ -26,6 +27,7 @@ const schemas: Record<Kind, object> = {
   Vpc: VpcCreate,
   Subnet: SubnetCreate,
   SecurityGroup: SecurityGroupCreate,
+  PublicIp: PublicIpCreate,
   Instance: InstanceCreate,
 }
 

@@ -75,7 +75,7 @@ export const kindCalls: Record<Kind, KindCalls> = {
     remove: (session, id) => gone(call(session, session.client.DELETE('/v1/vpcs/{id}', path(id)))),
   },
   Subnet: {
-    changeable: [],
+    changeable: ['auto_assign_public_ip'],
     get: (session, id) => callForAnswer(session, session.client.GET('/v1/subnets/{id}', path(id))),
     list: (session, selector) => everything(selector, (q) => call(session, session.client.GET('/v1/subnets', q))),
     create: (session, body) =>
@@ -103,6 +103,19 @@ export const kindCalls: Record<Kind, KindCalls> = {
         }),
       ),
     remove: (session, id) => gone(call(session, session.client.DELETE('/v1/security-groups/{id}', path(id)))),
+  },
+  PublicIp: {
+    changeable: ['instance_id'],
+    get: (session, id) => callForAnswer(session, session.client.GET('/v1/public-ips/{id}', path(id))),
+    list: (session, selector) => everything(selector, (q) => call(session, session.client.GET('/v1/public-ips', q))),
+    create: (session, body) =>
+      call(session, session.client.POST('/v1/public-ips', { body: body as Schemas['PublicIpCreate'] })),
+    patch: (session, id, body, header) =>
+      call(
+        session,
+        session.client.PATCH('/v1/public-ips/{id}', { ...change(id, header), body: body as Schemas['PublicIpPatch'] }),
+      ),
+    remove: (session, id) => gone(call(session, session.client.DELETE('/v1/public-ips/{id}', path(id)))),
   },
   Instance: {
     changeable: ['security_groups'],

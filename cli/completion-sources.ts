@@ -25,6 +25,8 @@ const lists = {
   'ssh-key': (session: Session, signal: AbortSignal) => call(session, session.client.GET('/v1/ssh-keys', { signal })),
   'security-group': (session: Session, signal: AbortSignal) =>
     call(session, session.client.GET('/v1/security-groups', { signal })),
+  'public-ip': (session: Session, signal: AbortSignal) =>
+    call(session, session.client.GET('/v1/public-ips', { signal })),
 }
 
 /** Options that name files of this machine. */
@@ -43,6 +45,7 @@ export function completionSource(command: Command, target: Option | Argument): C
     return isSource(name) && !isOther ? name : null
   }
   if (target.name() === 'file') return 'files'
+  if (target.name() === 'instance') return 'instance' // of `berth public-ip attach`
   if (target.name() !== 'id' && target.name() !== 'name|id') return null
   const group = command.parent?.parent ? command.parent.name() : 'instance' // `berth ssh` has no group
   return isSource(group) ? group : null

@@ -19,6 +19,7 @@ export const instanceColumns: Columns<InstanceRow> = (now) => [
   { header: 'TYPE', cell: (instance) => instance.spec.type },
   { header: 'IMAGE', cell: (instance) => instance.spec.image },
   { header: 'PRIVATE IP', cell: (instance) => instance.status.private_ip },
+  { header: 'PUBLIC IP', cell: (instance) => instance.status.public_ip },
   { header: 'AGE', cell: (instance) => formatAge(instance.metadata.created_at, now) },
 ]
 
@@ -71,6 +72,7 @@ export function renderDryRun({ metadata, spec, status, placement }: Schemas['Ins
     ['host', placement.host_id || `none of ${placement.hosts}`],
     ...(placement.message === '' ? [] : ([['why', placement.message]] as const)),
     ['private ip', status.private_ip],
+    ['public ip', status.public_ip],
     ...specFields(spec),
   ])
 }

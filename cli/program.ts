@@ -9,6 +9,7 @@ import { addInstanceCommands } from './instances.ts'
 import type { CliIo } from './io.ts'
 import { addNetworkCommands } from './network.ts'
 import { addOperationCommands } from './operations.ts'
+import { addPublicIpCommands } from './public-ips.ts'
 import { addSecurityGroupCommands } from './security-groups.ts'
 import { addSshCommand } from './ssh.ts'
 import { addSshKeyCommands } from './ssh-keys.ts'
@@ -48,6 +49,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addSubnetCommands(program, io)
   addSecurityGroupCommands(program, io)
   addNetworkCommands(program, io)
+  addPublicIpCommands(program, io)
   addHostCommands(program, io)
   addOperationCommands(program, io)
   addApplyCommand(program, io)

@@ -21,6 +21,14 @@ const columns: Columns<Subnet> = (now) => [
   { header: 'AGE', cell: (subnet) => formatAge(subnet.metadata.created_at, now) },
 ]
 
+interface AssignFlags {
+  autoAssignPublicIp?: boolean
+}
+
+function assignmentOf({ autoAssignPublicIp }: AssignFlags) {
+  return autoAssignPublicIp === undefined ? {} : { auto_assign_public_ip: autoAssignPublicIp }
+}
+
 /** `berth subnet`: the parts of a VPC that instances get their addresses from. */
 export function addSubnetCommands(program: Command, io: CliIo): void {
   const group = withExamples(
@@ -31,15 +39,19 @@ export function addSubnetCommands(program: Command, io: CliIo): void {
   const create = withIdAndMetadata(group.command('create').description('create a subnet'), 'subnet')
     .requiredOption('--vpc <id>', 'VPC it is part of', resourceId)
     .requiredOption('--cidr <cidr>', "IPv4 network within the VPC's, as 10.20.1.0/24")
+    .option('--auto-assign-public-ip', 'give each instance that is created there a public address')
   withOutput(create).action(
-    async (flags: MetadataFlags & OutputFlags & { vpc: string; cidr: string }, command: Command) => {
+    async (flags: MetadataFlags & OutputFlags & AssignFlags & { vpc: string; cidr: string }, command: Command) => {
       const session = openSession(io, command)
-      const body = { ...metadataOf(flags), spec: { vpc_id: flags.vpc, cidr: flags.cidr } }
+      const body = { ...metadataOf(flags), spec: { vpc_id: flags.vpc, cidr: flags.cidr, ...assignmentOf(flags) } }
       const subnet = await call(session, session.client.POST('/v1/subnets', { body }))
       print(io, flags, subnet, () => renderTable(columns(io.now()), [subnet]))
     },
   )
-  withExamples(create, ['berth subnet create --id subnet-shop --vpc vpc-shop --cidr 10.20.1.0/24'])
+  withExamples(create, [
+    'berth subnet create --id subnet-shop --vpc vpc-shop --cidr 10.20.1.0/24',
+    'berth subnet create --id subnet-web --vpc vpc-shop --cidr 10.20.2.0/24 --auto-assign-public-ip',
+  ])
 
   addListCommand<Subnet, { vpc_id: string }, { vpc?: string }>(group, io, {
     nouns: 'subnets',
@@ -70,16 +82,25 @@ export function addSubnetCommands(program: Command, io: CliIo): void {
         ['cidr', subnet.spec.cidr],
         ['gateway', subnet.status.gateway],
         ['free addresses', String(subnet.status.available_addresses)],
+        ['public addresses', subnet.spec.auto_assign_public_ip ? 'assigned to new instances' : 'on request'],
       ]),
     examples: ['berth subnet show subnet-shop'],
   })
-  addUpdateCommand(group, io, {
+  addUpdateCommand<Subnet, { auto_assign_public_ip?: boolean }, AssignFlags>(group, io, {
     noun: 'a subnet',
     columns,
     get,
     patch: (session, id, body, header) =>
       call(session, session.client.PATCH('/v1/subnets/{id}', { params: { path: { id }, header }, body })),
-    examples: ['berth subnet update subnet-shop --name shop-a --label zone=a'],
+    options: (command) =>
+      command
+        .option('--auto-assign-public-ip', 'give each instance that is created from now on a public address')
+        .option('--no-auto-assign-public-ip', 'do not'),
+    spec: async (flags) => (flags.autoAssignPublicIp === undefined ? null : assignmentOf(flags)),
+    examples: [
+      'berth subnet update subnet-shop --name shop-a --label zone=a',
+      'berth subnet update subnet-shop --no-auto-assign-public-ip',
+    ],
   })
   addDeleteCommand(group, io, {
     noun: 'a subnet',

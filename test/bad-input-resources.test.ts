@@ -8,7 +8,7 @@ import { type Stack, startStack, testPublicKey } from './stack.ts'
 
 let stack: Stack
 beforeAll(async () => {
-  stack = await startStack({ agent: false })
+  stack = await startStack({ agent: false, publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }] })
   await stack.ensureExamples()
 })
 afterAll(() => stack.close())
@@ -323,6 +323,85 @@ describe('images', () => {
       expect(image).toMatchObject(body)
       expect((await stack.api('DELETE', `/v1/images/${image.id}`)).status).toBe(204)
     }
+  })
+})
+
+const badInstanceIds = [
+  'inst-none',
+  'inst-',
+  `inst-${'a'.repeat(21)}`,
+  'INST-00000000000000000000',
+  ' ',
+  '*',
+  'vpc-abc123',
+  '../x',
+  'a'.repeat(70_000),
+  7,
+  null,
+  ['inst-00000000000000000000'],
+] as const
+
+describe('public addresses', () => {
+  test.each(badInstanceIds)('an instance like %j is refused, and nothing is allocated or changed', async (id) => {
+    await expectInvalid('/v1/public-ips', { spec: { instance_id: id } }, ['/spec/instance_id'])
+    await stack.api('POST', '/v1/public-ips', { id: 'pip-bad' })
+    const before = (await stack.api('GET', '/v1/public-ips/pip-bad')).text
+    const body = { metadata: { name: 'changed' }, spec: { instance_id: id } }
+    const { status, body: problem } = await stack.api('PATCH', '/v1/public-ips/pip-bad', body)
+    expect([status, problem.errors[0]?.pointer]).toEqual([422, '/spec/instance_id'])
+    expect((await stack.api('GET', '/v1/public-ips/pip-bad')).text).toBe(before)
+  })
+
+  test('an instance that does not exist is refused', async () => {
+    const spec = { instance_id: 'inst-00000000000000000000' }
+    await expectInvalid('/v1/public-ips', { spec }, ['/spec/instance_id'])
+  })
+
+  test.each(['none', '', 'Default', 'a b', '-a', 'a'.repeat(64), 'default\n', 1, null, ['default']])(
+    'a pool like %j is refused',
+    async (pool) => {
+      await expectInvalid('/v1/public-ips', { spec: { pool } }, ['/spec/pool'])
+    },
+  )
+
+  test('ids are of the right kind and taken once', async () => {
+    for (const id of ['vpc-1', 'pip-', 'pip-A', 'pip-a_b', 'pip--', `pip-${'a'.repeat(60)}`, 'pip-../x', 7, null]) {
+      await expectInvalid('/v1/public-ips', { id }, ['/id'])
+    }
+    await stack.api('POST', '/v1/public-ips', { id: 'pip-once' })
+    const before = (await stack.api('GET', '/v1/public-ips')).text
+    const twice = await stack.api('POST', '/v1/public-ips', { id: 'pip-once' })
+    expect({ status: twice.status, code: twice.body.code }).toEqual({ status: 409, code: 'already_exists' })
+    expect((await stack.api('GET', '/v1/public-ips')).text).toBe(before)
+  })
+
+  test('fields that there are not, such as an address of the own choice, are refused', async () => {
+    await expectInvalid('/v1/public-ips', { spec: { address: '203.0.113.7' } }, ['/spec/address'])
+    await expectInvalid('/v1/public-ips', { status: {} }, ['/status'])
+    await expectInvalid('/v1/public-ips', { metadata: { name: 'A' } }, ['/metadata/name'])
+    await stack.api('POST', '/v1/public-ips', { id: 'pip-fields' })
+    const { status, body } = await stack.api('PATCH', '/v1/public-ips/pip-fields', { spec: { pool: 'default' } })
+    expect([status, body.errors.map(({ pointer }) => pointer)]).toEqual([422, ['/spec/pool']])
+  })
+
+  test('filters that are too long or hold a NUL are 400', async () => {
+    for (const query of [
+      `pool=${'a'.repeat(64)}`,
+      `instance_id=${'a'.repeat(64)}`,
+      'pool=%00',
+      'address=203.0.113.1',
+    ]) {
+      const { status, body } = await stack.api('GET', `/v1/public-ips?${query}`)
+      expect({ query, status, code: body.code }).toEqual({ query, status: 400, code: 'invalid_query' })
+    }
+  })
+
+  test.each([1, 0, 'true', null, []])('a subnet that shall assign them %j is refused', async (assign) => {
+    const spec = { vpc_id: 'vpc-abc123', cidr: '10.0.77.0/24', auto_assign_public_ip: assign }
+    await expectInvalid('/v1/subnets', { spec }, ['/spec/auto_assign_public_ip'])
+    const patched = { spec: { auto_assign_public_ip: assign } }
+    const { status, body } = await stack.api('PATCH', '/v1/subnets/subnet-def456', patched)
+    expect([status, body.errors.map(({ pointer }) => pointer)]).toEqual([422, ['/spec/auto_assign_public_ip']])
   })
 })
 

@@ -102,6 +102,35 @@ spec: {}
     await expectGolden('apply-changes', changed)
   })
 
+  test('makes, attaches and detaches a public address, and turns their assignment on and off', async () => {
+    await apply(shop)
+    const { id } = await json('instance', 'show', 'web-1')
+    const declared = (instance: string, assign: boolean) => `
+kind: PublicIp
+id: pip-shop
+metadata: { labels: { app: shop } }
+spec: { pool: default, instance_id: "${instance}" }
+---
+kind: Subnet
+id: subnet-shop
+spec: { vpc_id: vpc-shop, cidr: 10.20.1.0/24, auto_assign_public_ip: ${assign} }
+`
+    for (const [instance, assign, expected] of [
+      ['', true, ['updated', 'created']],
+      [id, true, ['unchanged', 'updated']],
+      [id, true, ['unchanged', 'unchanged']],
+      ['', false, ['updated', 'updated']],
+    ] as const) {
+      const applied = await apply(declared(instance, assign))
+      expect([applied.code, results(applied.stdout)], applied.stderr).toEqual([0, expected])
+      expect((await json('public-ip', 'show', 'pip-shop')).spec.instance_id).toBe(instance)
+      expect((await json('subnet', 'show', 'subnet-shop')).spec.auto_assign_public_ip).toBe(assign)
+    }
+    expect((await apply(declared('', false).replace('default', 'lab'))).code).toBe(5)
+    expect((await apply(shop, '--prune', '-l', 'app=shop')).code).toBe(0)
+    expect((await stack.run(['public-ip', 'show', 'pip-shop'])).code).toBe(4)
+  })
+
   test('touches nothing when something cannot be changed, and says what', async () => {
     await apply(shop)
     const text = shop

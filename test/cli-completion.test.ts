@@ -62,6 +62,9 @@ describe('what is completed', () => {
   test('ids of what a group is about, and files where a file is meant', async () => {
     expect(await complete('vpc', 'delete', '')).toEqual(['vpc-abc123', 'vpc-default'])
     expect(await complete('vpc', 'delete', 'vpc-abc123', '')).toEqual([])
+    await stack.run(['public-ip', 'create', '--id', 'pip-a'])
+    expect(await complete('public-ip', 'attach', 'pip-a')).toEqual(['pip-a'])
+    expect(await complete('public-ip', 'attach', 'pip-a', 'w')).toEqual(['web-1'])
     expect(await complete('apply', '-f', 'x')).toEqual([':files'])
     expect(await complete('ssh', 'web-1', '--', 'una')).toEqual([])
   })

@@ -19,8 +19,10 @@ describe('help', () => {
     await expectGolden('help', await stack.run(['--help']))
   })
 
-  const groups =
-    'instance ssh ssh-key image type vpc subnet security-group host operation apply event status completion'.split(' ')
+  const groups = [
+    ...['instance', 'ssh', 'ssh-key', 'image', 'type', 'vpc', 'subnet', 'security-group', 'public-ip', 'host'],
+    ...['operation', 'apply', 'event', 'status', 'completion'],
+  ]
   test.each(groups)('of %s has a description of each command and examples', async (group) => {
     const run = await stack.run([group, '--help'])
     expect(run.stdout).toContain('Examples:')
@@ -57,6 +59,7 @@ describe('tables and documents', () => {
     await stack.create('web-2', '--subnet', 'subnet-def456', '--security-group', 'sg-web', '--security-group', 'sg-ssh')
     const waiting = await stack.host.wanted(undefined, 'web-2')
     await stack.host.report(waiting, { power: 'starting', steps: [stack.host.step('image', 500, null)] })
+    await stack.run(['public-ip', 'create', '--id', 'pip-office', '--name', 'office', '--label', 'env=test'])
     stack.advance(200_000)
     await stack.host.heartbeat()
   })
@@ -64,7 +67,8 @@ describe('tables and documents', () => {
 
   test('lists of every resource', async () => {
     const runs = []
-    for (const group of ['instance', 'ssh-key', 'image', 'type', 'vpc', 'subnet', 'security-group', 'host']) {
+    const groups = ['instance', 'ssh-key', 'image', 'type', 'vpc', 'subnet', 'security-group', 'public-ip', 'host']
+    for (const group of groups) {
       runs.push(await stack.run([group, 'list']))
     }
     await expectGolden('lists', ...runs)
@@ -80,6 +84,7 @@ describe('tables and documents', () => {
       await stack.run(['vpc', 'show', 'vpc-abc123']),
       await stack.run(['subnet', 'show', 'subnet-def456']),
       await stack.run(['security-group', 'show', 'sg-web']),
+      await stack.run(['public-ip', 'show', 'pip-office']),
       await stack.run(['host', 'show', stack.host.id]),
     )
   })
@@ -195,6 +200,37 @@ describe('resources that are created and deleted', () => {
     expect((await stack.run(['vpc', 'delete', 'vpc-shop'])).code).toBe(0)
     await expectGolden('conflicts', inUse, await stack.run([...vpc.slice(0, 3), 'vpc-abc123', ...vpc.slice(4)]))
     expect(inUse.code).toBe(5)
+  })
+
+  test('a public address goes from one instance to another', async () => {
+    for (const name of ['web-1', 'web-2']) await stack.createReady(name)
+    const golden = [
+      await stack.run(['public-ip', 'create', '--id', 'pip-web', '--instance', 'web-1']),
+      await stack.run(['public-ip', 'attach', 'pip-web', 'web-2']),
+      await stack.run(['public-ip', 'list', '--instance', 'web-2']),
+      await stack.run(['public-ip', 'attach', 'pip-web', 'web-1', '--if-match', '"1"']),
+      await stack.run(['public-ip', 'delete', 'pip-web']),
+      await stack.run(['public-ip', 'detach', 'pip-web']),
+      await stack.run(['public-ip', 'delete', 'pip-web']),
+      await stack.run(['public-ip', 'create', '--pool', 'none']),
+    ]
+    await expectGolden('public-ip', ...golden)
+    expect(golden.map(({ code }) => code)).toEqual([0, 0, 0, 5, 5, 0, 0, 2])
+  })
+
+  test('a subnet that assigns public addresses, until it does not', async () => {
+    const subnet = ['--vpc', 'vpc-abc123', '--cidr', '10.0.9.0/24', '--auto-assign-public-ip', '-o', 'json']
+    const created = await stack.run(['subnet', 'create', '--id', 'subnet-web', ...subnet])
+    expect(JSON.parse(created.stdout).spec.auto_assign_public_ip).toBe(true)
+    const update = (option: string) => stack.run(['subnet', 'update', 'subnet-web', option, '-o', 'json'])
+    for (const [option, expected] of [
+      ['--no-auto-assign-public-ip', false],
+      ['--auto-assign-public-ip', true],
+    ] as const) {
+      expect(JSON.parse((await update(option)).stdout).spec.auto_assign_public_ip).toBe(expected)
+    }
+    const named = await stack.run(['subnet', 'update', 'subnet-web', '--name', 'web', '-o', 'json'])
+    expect(JSON.parse(named.stdout).spec.auto_assign_public_ip).toBe(true)
   })
 
   test('an instance with everything that can be said of it', async () => {

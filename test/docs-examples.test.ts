@@ -26,7 +26,7 @@ test.skipIf(missing.length > 0)(
   'the examples of docs/api.md print what the page says',
   { timeout: 120_000 },
   async () => {
-    await using stack = await startStack()
+    await using stack = await startStack({ publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }] })
     await stack.ensureExamples()
     const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
     const shell = new Shell(directory, stack.url)
@@ -107,7 +107,9 @@ class Names {
   fixed(text: string): string {
     return text
       .replaceAll(this.#url, 'http://127.0.0.1:7480')
-      .replaceAll(/\b(inst|op|host|vpc|subnet|sg|key)-[0-9a-hjkmnp-tv-z]{20}\b/g, (id, prefix) => this.#id(id, prefix))
+      .replaceAll(/\b(inst|op|host|vpc|subnet|sg|key|pip)-[0-9a-hjkmnp-tv-z]{20}\b/g, (id, prefix) =>
+        this.#id(id, prefix),
+      )
       .replaceAll(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g, '2026-11-24T12:00:00Z')
       .replaceAll(/req-[0-9a-f]{20}/g, 'req-00000000000000000000')
   }

@@ -83,6 +83,7 @@ export class CliStack {
         hosts: [{ hostId: host.id, credential: host.credential }],
         images,
         instanceTypes,
+        publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }],
         now,
       },
       pino({ level: 'silent' }),
@@ -212,7 +213,7 @@ function normalise(text: string): string {
   const seen = new Map<string, string>()
   const counts = new Map<string, number>()
   return text
-    .replaceAll(/\b(inst|op|host|key|vpc|subnet)-[0-9a-hjkmnp-tv-z]{20}\b/g, (id, prefix: string) => {
+    .replaceAll(/\b(inst|op|host|key|vpc|subnet|pip)-[0-9a-hjkmnp-tv-z]{20}\b/g, (id, prefix: string) => {
       const known = seen.get(id)
       if (known !== undefined) return known
       const count = (counts.get(prefix) ?? 0) + 1
