@@ -17,6 +17,14 @@ const torn: { [what: string]: string } = {
     'select address from subnet_addresses where instance_id is not null and instance_id not in (select id from instances where terminated_at is null)',
   'two instances with one address':
     'select private_ip from instances where terminated_at is null group by subnet_id, private_ip having count(*) > 1',
+  'a public address that its instance does not show':
+    'select public_ips.id from public_ips join instances on instances.id = instance_id where public_ip <> address or terminated_at is not null',
+  'a public address that an instance shows and nobody gave it':
+    "select id from instances where public_ip <> '' and id not in (select instance_id from public_ips where instance_id is not null)",
+  'a public address that is not the one taken for it':
+    'select id from public_ips where id not in (select public_ip_id from public_addresses where public_ip_id is not null)',
+  'a public address that nobody holds and nobody else may have':
+    'select number from public_addresses where public_ip_id is not null and public_ip_id not in (select id from public_ips)',
   'a reservation that is not the sum of the instances': `select hosts.id from hosts left join instances on host_id = hosts.id and terminated_at is null group by hosts.id
      having allocated_vcpus <> coalesce(sum(vcpus), 0) or allocated_memory_mb <> coalesce(sum(memory_mb), 0)
        or allocated_disk_gb <> coalesce(sum(disk_gb), 0)`,
@@ -86,6 +94,7 @@ export function openOperations(file: string): string[] {
 export function databaseLeftovers(file: string): string[] {
   return withDatabase(file, (db) => [
     ...lines(db, "select 'address ' || address as line from subnet_addresses where instance_id is not null"),
+    ...lines(db, "select 'public address ' || address as line from public_ips where auto_assigned = 1"),
     ...lines(
       db,
       "select 'reservation on ' || id as line from hosts where allocated_vcpus + allocated_memory_mb + allocated_disk_gb > 0",
