@@ -72,10 +72,10 @@ export function addApplyCommand(program: Command, io: CliIo): void {
       'berth apply -f network.yaml -f web.yaml',
       'berth apply -f shop.yaml --prune -l app=shop',
     ],
-    `Each document is the API's, with kind: SshKey, Vpc, Subnet, SecurityGroup,
-PublicIp or Instance. They are matched by their id, an instance by its
-metadata.name. What a document does not name is left as it is; labels, when it
-names them, are all the labels. A change that the API does not have (the size of
+    `Each document is the API's, with kind: SshKey, Image, Vpc, Subnet,
+SecurityGroup, PublicIp or Instance. They are matched by their id, an instance
+by its metadata.name. What a document does not name is left as it is; labels,
+when it names them, are all the labels. A change that the API does not have (the size of
 an instance, the network of a VPC) is told of, ends with exit code 5, and then
 nothing at all is done.`,
   )
