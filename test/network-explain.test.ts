@@ -6,7 +6,7 @@ let stack: Stack
 let web = ''
 let db = ''
 beforeAll(async () => {
-  stack = await startStack()
+  stack = await startStack({ publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }] })
   const rule = (direction: string, protocol: string, remote: object, port?: number) => ({
     direction,
     protocol,
@@ -57,6 +57,24 @@ test('knows an instance by its private address in the VPC of the other end', asy
   const address = (await stack.get(db)).status.private_ip
   const { body } = await ask({ from: web, to: address, ...tcp(5432) })
   expect(body).toMatchObject({ allowed: true, to: { instance_id: db, address } })
+})
+
+test('knows an instance by its public address, from another VPC and from outside', async () => {
+  await stack.api('POST', '/v1/vpcs', { id: 'vpc-far', spec: { cidr: '10.64.0.0/16' } })
+  const subnet = { vpc_id: 'vpc-far', cidr: '10.64.0.0/20' }
+  await stack.api('POST', '/v1/subnets', { id: 'subnet-far', spec: subnet })
+  const far = await stack.createReady({ subnet_id: 'subnet-far', security_groups: ['sg-web'] })
+  const rule = { direction: 'ingress', protocol: 'tcp', remote: { cidr: '0.0.0.0/0' }, description: '', port_from: 80 }
+  await stack.api('POST', '/v1/security-groups', { id: 'sg-open', spec: { rules: [rule] } })
+  await stack.api('PATCH', `/v1/instances/${web}`, { spec: { security_groups: ['sg-web', 'sg-open'] } })
+  const back = await ask({ from: web, to: far.id, ...tcp(80) })
+  expect(back.body.checks.at(-1)?.reason).toBe('other_vpc') // its subnet assigns no public address
+  const address = (await stack.get(web)).status.public_ip
+  expect(address).toMatch(/^203\.0\.113\./)
+  for (const from of [far.id, '198.51.100.7']) {
+    const { body } = await ask({ from, to: address, ...tcp(80) })
+    expect(body).toMatchObject({ allowed: true, to: { instance_id: web, address } })
+  }
 })
 
 test('notes that an instance does not run', async () => {

@@ -3,6 +3,7 @@ import { policyRule, type Traffic } from '@berth/contract/network-policy.ts'
 import { validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { findInstance, type StoredInstance, stateOf } from '../store/instances.ts'
+import { findInstanceByPublicAddress } from '../store/public-ips.ts'
 import { listSecurityGroupsById } from '../store/security-groups.ts'
 import type { Reader } from '../store/store.ts'
 import { findInstanceByAddress, listSubnetsOfVpcs } from '../store/subnets.ts'
@@ -65,7 +66,9 @@ async function namedInstance(db: Reader, end: string, pointer: string): Promise<
 
 /** The instance that has an address: as its private one in the VPC of the other end, or as its public one. */
 async function holder(db: Reader, address: string, other: StoredInstance | null): Promise<StoredInstance | null> {
-  const id = other === null ? null : await findInstanceByAddress(db, other.vpc_id, address)
+  if (!isAddress(address)) return null
+  const inVpc = other === null ? null : await findInstanceByAddress(db, other.vpc_id, address)
+  const id = inVpc ?? (await findInstanceByPublicAddress(db, address))
   return id === null ? null : findInstance(db, id)
 }
 
@@ -82,7 +85,7 @@ async function instanceEnd(db: Reader, instance: StoredInstance): Promise<Instan
     id: instance.id,
     vpc: { id: vpc.id, cidr: vpc.cidr, gateways: subnets.map((subnet) => gatewayOf(subnet.cidr)) },
     privateAddress: instance.private_ip,
-    publicAddress: '',
+    publicAddress: instance.public_ip,
     groups: groups.map(({ id, rules }) => ({ id, rules: rules.map(policyRule) })),
   }
 }

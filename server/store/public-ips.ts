@@ -41,6 +41,15 @@ export async function findPublicIpOfInstance(db: Reader, instanceId: string): Pr
   return row === undefined ? null : parse(row)
 }
 
+const holder = prepare((db, place) =>
+  db.selectFrom('public_ips').select('instance_id').where('address', '=', place('address')),
+)
+
+/** Id of the instance that a public address leads to, or null. */
+export async function findInstanceByPublicAddress(db: Reader, address: string): Promise<string | null> {
+  return (await holder.first(db, { address }))?.instance_id ?? null
+}
+
 export function listPublicIps(
   db: Reader,
   filter: ResourceFilter & { instance_id?: string; pool?: string },
