@@ -7,6 +7,7 @@ import type {
   RemovedImage,
 } from '@berth/contract/host.ts'
 import type { ObservedUsage } from '@berth/contract/usage.ts'
+import type { GuestDesk } from './metadata/guest.ts'
 import type { Nic } from './nic.ts'
 
 /**
@@ -28,6 +29,9 @@ export interface HostDriver {
    * host's to log and to repair.
    */
   applyNetworks(desired: Pick<Desired, 'networks' | 'security_groups'>): void
+
+  /** Answer guests that ask for their metadata from what this desk knows, as soon as they can ask. */
+  answerGuests(desk: GuestDesk): void
 
   /** What may be reserved on this host: vCPUs, MiB, GiB. */
   capacity(): Promise<{ vcpus: number; memory_mb: number; disk_gb: number }>

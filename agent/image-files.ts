@@ -109,7 +109,7 @@ export async function removeRegisteredImage(directory: string, id: string, regis
 
 /** What an import may say about its file; what it leaves out follows from the file or the id. */
 export type ImportAbout = Pick<HostImage, 'id'> &
-  Partial<Pick<HostImage, 'title' | 'default_user' | 'min_disk_gb' | 'network'>>
+  Partial<Pick<HostImage, 'title' | 'default_user' | 'min_disk_gb' | 'network' | 'datasource'>>
 
 export interface ImportOptions extends InspectionOptions {
   now?: () => number
@@ -117,8 +117,8 @@ export interface ImportOptions extends InspectionOptions {
 
 /**
  * Copy a disk image of this machine (qcow2 or raw) into the store and publish it. Defaults: the id as title, `root` as
- * user, a static address, and the smallest disk that holds the image. The file itself is left as it is; a failure
- * leaves nothing behind. Throws ForeignImageError when it is no image, or does not fit on `min_disk_gb`.
+ * user, a static address, a seed on a disk, and the smallest disk that holds the image. The file itself is left as it
+ * is; a failure leaves nothing behind. Throws ForeignImageError when it is no image, or does not fit on `min_disk_gb`.
  */
 export async function importImage(
   file: string,
@@ -152,6 +152,7 @@ export async function importImage(
       architecture: 'x86_64',
       default_user: about.default_user ?? 'root',
       network: about.network ?? 'static',
+      datasource: about.datasource ?? 'disk',
       origin: 'imported',
       source_url: '',
     }

@@ -312,9 +312,9 @@ export class ImageStore {
       const { format, virtualSizeBytes } = await inspectImage(partial, { signal })
       refuseSmallDisk(virtualSizeBytes, image.min_disk_gb)
       if (format === 'raw') await convertToQcow2(partial, converted, { signal })
-      const { id, title, min_disk_gb, architecture, default_user, network: addressing } = image
+      const { id, title, min_disk_gb, architecture, default_user, network: addressing, datasource = 'disk' } = image
       const marked = image.registered && image.sha256 !== undefined ? { registered_sha256: image.sha256 } : {}
-      const about = { id, title, min_disk_gb, architecture, default_user, network: addressing }
+      const about = { id, title, min_disk_gb, architecture, default_user, network: addressing, datasource }
       const published = await publishImage(
         directory,
         format === 'raw' ? converted : partial,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { defaultAgentSettings } from './config.ts'
 import { InstanceProgress } from './instance-progress.ts'
-import { newRecord } from './instance-record.ts'
+import { type InstanceRecord, newRecord, upgradeRecord } from './instance-record.ts'
 
 /** A record with a clock that is moved by hand. */
 function startProgress() {
@@ -22,7 +22,7 @@ function startProgress() {
     progress.crashed()
     return record.restart_not_before - clock.ms
   }
-  return { record, progress, dieAfter }
+  return { record, progress, dieAfter, clock }
 }
 
 describe('crashes', () => {
@@ -74,5 +74,54 @@ describe('a guest that powered itself off', () => {
     expect(record).toMatchObject({ seen_generation: 5, off_generation: 4 })
     progress.see(6, 5)
     expect(record.off_generation).toBe(4)
+  })
+})
+
+describe('what a guest says of its first boot', () => {
+  const marker = (boot: string, userData: 'ok' | 'failed' = 'ok') => {
+    return { boot_id: boot, user_data: userData, exit_code: null, output_tail: '' }
+  }
+  const boot = (progress: InstanceProgress, at: number) => {
+    progress.starting(0)
+    progress.booting('host-boot-1')
+    progress.cpusRun(at)
+  }
+
+  test('counts once, whichever way it is heard first', () => {
+    const { record, progress, clock } = startProgress()
+    boot(progress, clock.ms)
+    expect([progress.guestReady(marker('a')), progress.guestReady(marker('a', 'failed'))]).toEqual([true, false])
+    expect(record.conditions.GuestReady?.status).toBe('true')
+  })
+
+  test('in an earlier boot counts for nothing, and not after a restart of the agent either', () => {
+    const { record, progress, clock } = startProgress()
+    boot(progress, clock.ms)
+    progress.guestReady(marker('a'))
+    clock.ms += 10_000
+    progress.guestReady(marker('b')) // the guest restarted itself
+    clock.ms += 10_000
+    expect(progress.guestReady(marker('a'))).toBe(false)
+    progress.off('host')
+    boot(progress, clock.ms)
+    for (const old of ['a', 'b']) expect(progress.guestReady(marker(old)), old).toBe(false)
+    expect(record.conditions.GuestReady?.status).toBe('unknown')
+    expect(upgradeRecord(structuredClone(record)).earlier_boot_ids).toEqual(['b', 'a'])
+    expect(progress.guestReady(marker('c'))).toBe(true)
+  })
+
+  test('is remembered of so many boots only', () => {
+    const { record, progress, clock } = startProgress()
+    for (let n = 0; n < 50; n++) {
+      boot(progress, clock.ms)
+      progress.guestReady(marker(`boot-${n}`))
+    }
+    expect(record.earlier_boot_ids).toHaveLength(16)
+    expect(record.earlier_boot_ids[0]).toBe('boot-48')
+  })
+
+  test('of a record of an earlier version is read', () => {
+    const { earlier_boot_ids: _, ...before } = newRecord('inst-00000000000000000000', 0, 'vpc-a')
+    expect(upgradeRecord(before as InstanceRecord).earlier_boot_ids).toEqual([])
   })
 })

@@ -8,6 +8,9 @@ import type { ReadyMarker } from './ready-marker.ts'
 /** Ready marks of other boots are taken at most this often; milliseconds. */
 const readyEveryMs = 5000
 
+/** Earlier boots whose ids are remembered. */
+const mostEarlierBoots = 16
+
 /** What others want to hear of an instance's progress, for figures and logs. */
 export interface ProgressEvents {
   attemptFailed(step: StepName): void
@@ -81,7 +84,7 @@ export class InstanceProgress {
 
   /** The VMM is about to be started. */
   booting(hostBootId: string): void {
-    this.#record.ready_boot_id = ''
+    this.#endBoot()
     this.#readyAt = Number.NEGATIVE_INFINITY
     this.#record.host_boot_id = hostBootId
     this.save()
@@ -135,13 +138,18 @@ export class InstanceProgress {
     this.save()
   }
 
-  /** The guest says that its first boot is over; false when that is no news. It says it twice, in case a line is torn. */
+  /**
+   * The guest says that its first boot is over; false when that is no news. It says it twice on its serial line, in case
+   * one is torn, and once to the metadata service. What was said in an earlier boot and comes only now counts for nothing.
+   */
   guestReady(marker: ReadyMarker): boolean {
     const record = this.#record
     if (record.power !== 'running' || marker.boot_id === record.ready_boot_id) return false
+    if (record.earlier_boot_ids.includes(marker.boot_id)) return false
     // a guest may print what it likes: it gets no more of the host's work by that
     if (this.#now() - this.#readyAt < readyEveryMs) return false
     this.#readyAt = this.#now()
+    this.#endBoot()
     record.ready_boot_id = marker.boot_id
     const { user_data: userData, exit_code: exitCode, output_tail: output } = marker
     record.timeline.guest_ready_at ??= this.#now()
@@ -153,6 +161,14 @@ export class InstanceProgress {
     }
     this.save()
     return true
+  }
+
+  /** The boot that was heard of last is over. */
+  #endBoot(): void {
+    const record = this.#record
+    if (record.ready_boot_id === '') return
+    record.earlier_boot_ids = [record.ready_boot_id, ...record.earlier_boot_ids].slice(0, mostEarlierBoots)
+    record.ready_boot_id = ''
   }
 
   /** The VMM is gone with the host it ran on, and is still wanted. */

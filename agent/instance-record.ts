@@ -45,6 +45,8 @@ export interface InstanceRecord {
   failure: ObservedFailure | null
   /** Boot the guest last called itself ready in. */
   ready_boot_id: string
+  /** Boots before that one, newest first: what is said in their name comes too late. */
+  earlier_boot_ids: string[]
   /** The image its disk is made from. */
   image: DesiredImage | null
   netns: string
@@ -75,6 +77,7 @@ export function newRecord(id: string, slot: number, vpcId: string): InstanceReco
     steps: [],
     failure: null,
     ready_boot_id: '',
+    earlier_boot_ids: [],
     image: null,
     netns: '',
     nic: null,
@@ -86,7 +89,7 @@ export function upgradeRecord(record: InstanceRecord): InstanceRecord {
   if (record.nic !== null) {
     record.nic = { ...{ security_groups: [], public_ip: '', bandwidth_mbps: 0 }, ...record.nic }
   }
-  return record
+  return { ...record, earlier_boot_ids: record.earlier_boot_ids ?? [] }
 }
 
 function guestWentOffEarlier(record: InstanceRecord): boolean {

@@ -13,8 +13,10 @@ import { InstanceShutdown } from './instance-shutdown.ts'
 import { InstanceStart } from './instance-start.ts'
 import { InstanceSteps, stepError } from './instance-steps.ts'
 import { LedgerUnavailable } from './ledger.ts'
+import type { Guest } from './metadata/guest.ts'
 import type { AgentMetrics } from './metrics.ts'
 import { hasStaleAddress, isCurrent } from './nic.ts'
+import type { ReadyMarker } from './ready-marker.ts'
 import { SerialFollower } from './serial-follower.ts'
 import type { Timers } from './timers.ts'
 
@@ -99,12 +101,7 @@ export class InstanceWorker {
     })
     this.#serial = new SerialFollower(env.driver, record, env.timers, {
       onKernel: () => this.#note(() => this.#progress.kernelSeen()),
-      onReady: (marker) => {
-        // who waited for this looks at the console next
-        this.#note(() => {
-          if (this.#progress.guestReady(marker)) void env.flushConsole(record.id)
-        })
-      },
+      onReady: (marker) => this.guestReady(marker),
       onDropped: () => this.#note(() => this.#progress.save()),
     })
     this.#beginning = new InstanceStart({
@@ -140,6 +137,22 @@ export class InstanceWorker {
   /** The VMM that it follows, null while there is none. */
   get vmm(): Vmm | null {
     return this.#vmm
+  }
+
+  /** What a guest that asks is told; null while it has no card, or not everything about it is known. */
+  get guest(): Guest | null {
+    const { nic, image, started_at: startedAt } = this.record
+    const { instance, network } = this.#intent
+    if (nic === null || image === null || network === null) return null
+    return { instance, network, image, nic, startedAt }
+  }
+
+  /** The guest says that its first boot is over. */
+  guestReady(marker: ReadyMarker): void {
+    // who waited for this looks at the console next
+    this.#note(() => {
+      if (this.#progress.guestReady(marker)) void this.#env.flushConsole(this.record.id)
+    })
   }
 
   /** Serial output that the server has not got yet. */

@@ -130,6 +130,12 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     instances: whole ? reconciler.observedInstances() : reconciler.changedInstances(),
   })
 
+  driver.answerGuests({
+    hostId: ledger.hostId(() => newId('host', now())),
+    find: (vpcId, address) => reconciler.findGuest(vpcId, address),
+    ready: (instanceId, marker) => reconciler.guestReady(instanceId, marker),
+    count: (part, status) => metrics.metadataRequests.inc({ part, status: String(status) }),
+  })
   driver.onImagesChange(() => reports.pull())
   reconciler.resume()
   const loops = [

@@ -2,6 +2,7 @@ import { type ObservedPower, type ObservedStep, observedPowers } from '@berth/co
 import { stepNames } from '@berth/contract/operations.ts'
 import type { ObservedUsage } from '@berth/contract/usage.ts'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import { requestParts } from './metadata/guest.ts'
 
 /** Buckets of what takes a machine its time, seconds: from a step of a simulated host to a large download. */
 const actBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600]
@@ -51,6 +52,7 @@ export class AgentMetrics {
   readonly applyDurations: Histogram
   readonly stepFailures: Counter<'step'>
   readonly vmmsLost: Counter<'cause'>
+  readonly metadataRequests: Counter<'part' | 'status'>
   readonly #acts: Histogram<'act' | 'outcome'>
   readonly #steps: Histogram<'step' | 'outcome'>
   readonly #reports: Counter<'outcome'>
@@ -105,6 +107,13 @@ export class AgentMetrics {
       help: 'When the server last accepted a report, Unix time',
       registers,
     })
+    this.metadataRequests = new Counter({
+      name: 'berth_agent_metadata_requests_total',
+      help: 'Requests of guests to the metadata service, by what they asked for and the status of the answer',
+      labelNames: ['part', 'status'],
+      registers,
+    })
+    for (const part of requestParts) this.metadataRequests.inc({ part, status: '200' }, 0)
     for (const step of stepNames) if (step !== 'schedule') this.stepFailures.inc({ step }, 0)
     for (const cause of ['crash', 'host']) this.vmmsLost.inc({ cause }, 0)
     for (const outcome of ['accepted', 'refused', 'failed']) this.#reports.inc({ outcome }, 0)

@@ -1,7 +1,10 @@
 import Type, { type Static } from 'typebox'
 import Value from 'typebox/value'
 
-/** What a guest says of its first boot: `BERTH-READY 1 <base64 JSON>` on a serial line of its own. */
+/**
+ * What a guest says of its first boot: `BERTH-READY 1 <base64 JSON>` on a serial line of its own, and the same JSON to the
+ * metadata service.
+ */
 const ReadyMarker = Type.Object({
   boot_id: Type.String({ maxLength: 64 }),
   user_data: Type.Union([Type.Literal('ok'), Type.Literal('failed'), Type.Literal('none')]),
@@ -61,9 +64,13 @@ export class SerialScanner {
 /** The marker of a line, or null. Carriage returns and what a terminal left before the marker are ignored. */
 export function parseReadyLine(line: string): ReadyMarker | null {
   const base64 = /BERTH-READY 1 ([A-Za-z0-9+/]+={0,2})\s*$/.exec(line)?.[1]
-  if (base64 === undefined) return null
+  return base64 === undefined ? null : parseReadyReport(Buffer.from(base64, 'base64'))
+}
+
+/** The marker that a guest posts to the metadata service, as JSON; null when it is none. */
+export function parseReadyReport(json: Buffer): ReadyMarker | null {
   try {
-    const marker: unknown = JSON.parse(Buffer.from(base64, 'base64').toString('utf8'))
+    const marker: unknown = JSON.parse(json.toString('utf8'))
     return Value.Check(ReadyMarker, marker) ? marker : null
   } catch {
     return null

@@ -7,7 +7,9 @@ import { intentOf } from './instance-intent.ts'
 import { type InstanceRecord, newRecord, observedInstance } from './instance-record.ts'
 import { InstanceWorker } from './instance-worker.ts'
 import type { Ledger } from './ledger.ts'
+import type { Guest } from './metadata/guest.ts'
 import type { AgentMetrics } from './metrics.ts'
+import type { ReadyMarker } from './ready-marker.ts'
 import type { Timers } from './timers.ts'
 
 /** Progress of downloads alone makes a report at most this often, milliseconds. */
@@ -106,6 +108,20 @@ export class Reconciler {
     if (this.#unreported.size > 0) this.#options.onChange()
     const records = ids.map((id) => this.#records.get(id)).filter((record) => record !== undefined)
     return records.map(observedInstance)
+  }
+
+  /** The instance that has an address in a VPC here and now; null when none has, or when more than one claims it. */
+  findGuest(vpcId: string, address: string): Guest | null {
+    const holders = [...this.#records.values()].filter((record) => {
+      return record.vpc_id === vpcId && record.nic?.ip === address
+    })
+    const [holder] = holders
+    return holder === undefined || holders.length > 1 ? null : (this.#workers.get(holder.id)?.guest ?? null)
+  }
+
+  /** The guest of an instance says that its first boot is over. */
+  guestReady(instanceId: string, marker: ReadyMarker): void {
+    this.#workers.get(instanceId)?.guestReady(marker)
   }
 
   /** Stop all workers; VMs run on. */

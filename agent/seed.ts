@@ -1,9 +1,11 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { DesiredInstance } from '@berth/contract/host.ts'
+import type { DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
+import { Address4 } from 'ip-address'
 import { stringify } from 'yaml'
 import { renameDurably } from './durable-rename.ts'
+import { HostError } from './host-driver.ts'
 import { tapMtu } from './network/names.ts'
 import { runCommand } from './run-command.ts'
 
@@ -19,6 +21,14 @@ export interface SeedFiles {
 export interface SeedNetwork {
   prefixLength: number
   gateway: string
+}
+
+/** What an instance is told of its subnet. Throws HostError when the desired state does not describe it. */
+export function seedNetworkOf(instance: DesiredInstance, network: DesiredNetwork): SeedNetwork {
+  const subnet = network.subnets.find(({ id }) => id === instance.subnet_id)
+  if (subnet !== undefined) return { prefixLength: new Address4(subnet.cidr).subnetMask, gateway: subnet.gateway }
+  const message = `the desired state does not describe subnet ${instance.subnet_id}`
+  throw new HostError('network_failed', message, { retryable: false })
 }
 
 /** YAML 1.1, which cloud-init reads: quoted where 1.1 needs it, long keys never folded. */

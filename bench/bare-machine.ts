@@ -58,6 +58,7 @@ async function prepareDisk(directory: string): Promise<void> {
     grace_seconds: 0,
     reboots: { count: 0, grace_seconds: 0 },
     hostname: 'bare',
+    type: 'micro',
     image_id: 'micro',
     vcpus: 1,
     memory_mb: 256,
@@ -97,6 +98,7 @@ async function start(directory: string, runtimeDirectory: string, accelerator: '
     memoryMb: 256,
     tap,
     mac,
+    serialNumber: '',
     runtimeDirectory,
     fds: { disk: 3, base: 4, seed: 5, serialLog: 6 },
   })

@@ -53,6 +53,11 @@ export function addHostImageCommands(image: Command): void {
     .addOption(
       new Option('--network <how>', 'how the guest is told its address').choices(['static', 'dhcp']).default('static'),
     )
+    .addOption(
+      new Option('--datasource <where>', 'where the guest finds its seed: a disk of its own, or the metadata service')
+        .choices(['disk', 'network'])
+        .default('disk'),
+    )
     .option('--min-disk-gb <n>', 'smallest disk it fits on, GiB', parseGib)
     .addOption(dataDirOption())
     .action(async (file: string, flags: ImportFlags) => {
@@ -64,6 +69,7 @@ export function addHostImageCommands(image: Command): void {
           title: flags.title ?? basename(file),
           default_user: flags.defaultUser,
           network: flags.network,
+          datasource: flags.datasource,
           ...(flags.minDiskGb === undefined ? {} : { min_disk_gb: flags.minDiskGb }),
         },
         dataPaths(resolve(flags.dataDir)).images,
@@ -78,6 +84,7 @@ interface ImportFlags {
   title?: string
   defaultUser: string
   network: 'static' | 'dhcp'
+  datasource: 'disk' | 'network'
   minDiskGb?: number
   dataDir: string
 }

@@ -73,6 +73,7 @@ in the catalogue file, or in the images directory of a host.`,
         ['architecture', image.spec.architecture],
         ['user', image.spec.default_user],
         ['network', image.spec.network],
+        ['datasource', image.spec.datasource],
       ]),
     examples: ['berth image show ubuntu-22.04', 'berth image show ubuntu-22.04 -o json'],
   })

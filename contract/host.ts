@@ -58,6 +58,7 @@ export const DesiredInstance = Type.Object(
     grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }),
     reboots: Type.Object({ count: Count, grace_seconds: Type.Integer({ minimum: 0, maximum: 3600 }) }, strict),
     hostname: Name,
+    type: Type.String({ maxLength: 63, default: '', description: 'Name of its instance type; for its metadata' }),
     image_id: ImageId,
     vcpus: Type.Integer(sizeLimits.vcpus),
     memory_mb: Type.Integer(sizeLimits.memoryMb),

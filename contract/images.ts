@@ -11,12 +11,19 @@ export const ImageNetwork = oneOf(['static', 'dhcp'])
 
 const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
 
+/**
+ * Where a guest finds its seed: on a disk of its own, or at the metadata service, which it is led to by the serial number
+ * of its machine (docs/metadata.md). `disk` where it is not said.
+ */
+export const ImageDatasource = oneOf(['disk', 'network'])
+
 const imageFields = {
   title: Type.String({ minLength: 1, maxLength: 200 }),
   min_disk_gb: Type.Integer({ minimum: 1, maximum: 65_536, description: 'Smallest disk the image fits on, GiB' }),
   architecture: Type.Literal('x86_64'),
   default_user: Type.String({ pattern: '^[a-z_][a-z0-9_-]{0,31}$', description: 'Account that gets the SSH keys' }),
   network: ImageNetwork,
+  datasource: Type.Optional(ImageDatasource),
 }
 
 /**
@@ -146,6 +153,7 @@ export const Image = named(
           architecture: Type.String(),
           default_user: Type.String(),
           network: ImageNetwork,
+          datasource: ImageDatasource,
         },
         strict,
       ),

@@ -881,6 +881,8 @@ export interface components {
                 default_user: string;
                 /** @enum {string} */
                 network: "static" | "dhcp";
+                /** @enum {string} */
+                datasource: "disk" | "network";
             };
             status: {
                 /** @enum {string} */

@@ -234,6 +234,7 @@ describe('the desired state', () => {
         grace_seconds: 60,
         reboots: { count: 0, grace_seconds: 60 },
         hostname: 'web',
+        type: 'micro',
         image_id: 'micro',
         vcpus: 1,
         memory_mb: 256,

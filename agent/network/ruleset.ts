@@ -30,6 +30,9 @@ export const mostConnections = 8192
 /** Packets a second that a guest may send to the services of its namespace (DNS, DHCP, metadata, ping). */
 export const servicePacketsPerSecond = 1000
 
+/** Connections a second that a guest may open to the metadata service, and how many at once. */
+const metadataConnections = { perSecond: 50, burst: 100 }
+
 /**
  * The whole nftables ruleset of a VPC's namespace. Loaded as one transaction: sets and chains are declared (which keeps
  * those that exist), emptied and filled again, so no packet is lost and a failing load changes nothing; `stale` names
@@ -210,6 +213,7 @@ table inet vpc {
   set bindmac { type ifname . ether_addr; }
   set chaddr { typeof iifname . ${clientOfDhcp}; }
   set asked { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }
+  set knocked { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }
   set opened { type ipv4_addr; flags dynamic; size 65535; }
   set taken { type ipv4_addr; flags dynamic; size 65535; }
   map vm_in { type ifname : verdict; }
@@ -224,6 +228,7 @@ ${[...sets]
   .map((rate) => `  set ${rateSet(rate)} { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }\n`)
   .join('')}  chain antispoof { type filter hook prerouting priority raw; policy drop; }
   chain input { type filter hook input priority 0; policy drop; }
+  chain output { type filter hook output priority 0; policy accept; }
   chain fwd_out { type filter hook forward priority 0; policy drop; }
   chain fwd_in { type filter hook forward priority 10; policy drop; }
   chain mss { type filter hook forward priority -150; policy accept; }
@@ -259,8 +264,12 @@ table inet vpc {
     ct state established accept
     add @opened { ip saddr ct count over ${mostConnections} } drop
     meta l4proto { tcp, udp } th dport 53 accept
+    ip daddr ${serviceAddress} tcp dport 80 update @knocked { iifname limit rate over ${metadataConnections.perSecond}/second burst ${metadataConnections.burst} packets } drop
     ip daddr ${serviceAddress} tcp dport 80 accept
     icmp type echo-request accept
+  }
+  chain output {
+    ip saddr ${serviceAddress} tcp sport 80 ip ttl set 1
   }
   chain fwd_out {
     ct state invalid drop

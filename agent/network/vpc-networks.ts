@@ -42,12 +42,24 @@ interface Abortable {
   signal: AbortSignal
 }
 
+/** The service of each VPC that lives as long as its namespace and is not a process in it. */
+export interface NamespaceService {
+  /** The namespace is there. */
+  open(vpcId: string, namespace: string): void
+  /** An address goes: its connections end before another card may have it. */
+  disconnect(vpcId: string, address: string): void
+  /** The namespace goes; resolves when nothing of the service is in it. */
+  close(vpcId: string): Promise<void>
+}
+
 export interface VpcNetworksOptions {
   installation: string
   /** `/run/berth/<installation>`. */
   runtimeDirectory: string
   /** Interface that answers for public addresses; null when only this host reaches them. */
   announceOn: string | null
+  /** Serves 169.254.169.254 in the namespaces. */
+  metadata: NamespaceService
   log: Logger
 }
 
@@ -75,6 +87,7 @@ export class VpcNetworks {
     const vpc = this.#vpc(vpcId)
     vpc.nics.set(nic.tap, nic)
     this.#uplinks.restore(vpcId, publicAddresses(vpc))
+    this.#options.metadata.open(vpcId, this.namespaceOf(vpcId))
   }
 
   /** Take the networks and groups that are desired. Resolves when the rulesets that this changes are in force. */
@@ -138,11 +151,13 @@ export class VpcNetworks {
       const nic = vpc.nics.get(tap)
       vpc.nics.delete(tap)
       vpc.taken.delete(tap)
+      if (nic !== undefined) this.#options.metadata.disconnect(vpcId, nic.ip)
       if (vpc.nics.size === 0) {
         vpc.prepared = false
         vpc.ruleset = null
         vpc.names = null
         await removeDnsmasq(this.#directoryOf(namespace))
+        await this.#options.metadata.close(vpcId)
         // the links by themselves: somebody's process in the namespace would keep them alive unseen
         if (await isNamespace(namespace)) await removeTap(namespace, tap, options)
         await this.#uplinks.remove(vpcId, options)
@@ -198,6 +213,7 @@ export class VpcNetworks {
       `route replace unreachable ${network.cidr}`, // unassigned addresses get no proxy-ARP answer, nor do they go out
     ]
     await ipBatch(namespace, lines, options)
+    this.#options.metadata.open(network.vpc_id, namespace)
   }
 
   #plan(vpc: VpcState, network: DesiredNetwork) {

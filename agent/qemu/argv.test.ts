@@ -11,6 +11,7 @@ const machine: QemuMachine = {
   tap: 'vt000000000001',
   mac: '06:00:00:00:00:01',
   runtimeDirectory: '/run/berth/abc123/inst-01m857kf7c8a5rzsw9t7',
+  serialNumber: '',
   fds: { disk: 3, base: 4, seed: 5, serialLog: 6 },
 }
 
@@ -29,6 +30,28 @@ test('with emulation', () => {
     'argv-tcg.txt',
     rendered(qemuArgv({ ...machine, accelerator: 'tcg', vcpus: 1, memoryMb: 256 })),
   )
+})
+
+const seedUrl = 'http://169.254.169.254/nocloud/0123456789abcdef0123456789abcdef01234567/'
+const seededByNetwork: QemuMachine = {
+  ...machine,
+  serialNumber: `ds=nocloud;dsmode=net;s=${seedUrl}`,
+  fds: { disk: 3, base: 4, seed: null, serialLog: 5 },
+}
+
+test('with its seed in the network', () => {
+  expectGolden(import.meta.dirname, 'argv-network-seed.txt', rendered(qemuArgv(seededByNetwork)))
+})
+
+test('a machine without a seed disk has none, nor a descriptor for it', () => {
+  const text = qemuArgv(seededByNetwork).join(' ')
+  expect(text).not.toContain('drive=seed')
+  expect(text).not.toContain('/dev/fdset/3')
+  expect(text).toContain('fd=5,set=4 ')
+})
+
+test('a comma in the serial number does not end it', () => {
+  expect(qemuArgv({ ...machine, serialNumber: 'a,uuid=b' })).toContain('type=1,serial=a,,uuid=b')
 })
 
 test('the cache of translated code grows with the memory, within bounds', () => {

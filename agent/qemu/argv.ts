@@ -11,8 +11,10 @@ export interface QemuMachine {
   mac: string
   /** Directory of the sockets and the pid file. */
   runtimeDirectory: string
-  /** File descriptors the process inherits. */
-  fds: { disk: number; base: number; seed: number; serialLog: number }
+  /** Serial number of the machine (SMBIOS, System Information), by which a guest finds a seed in the network; "" for none. */
+  serialNumber: string
+  /** File descriptors the process inherits; `seed` is null for a machine that has no seed disk. */
+  fds: { disk: number; base: number; seed: number | null; serialLog: number }
 }
 
 /** Sets that the descriptors become in QEMU; `/dev/fdset/N` names one. */
@@ -33,8 +35,8 @@ export const runtimePaths = (directory: string) => ({
 
 /**
  * QEMU's argv for an instance. Disk, seed and serial log come as descriptors, so the process needs no access to the
- * data directory; by name it opens only its tap and its sockets. Values with commas cannot occur: ids, taps and MACs
- * have narrow patterns, block devices are given as JSON. Pure.
+ * data directory; by name it opens only its tap and its sockets. Ids, taps and MACs have narrow patterns, block devices
+ * are given as JSON, and of other values the commas are doubled. Pure.
  */
 export function qemuArgv(machine: QemuMachine): string[] {
   const paths = runtimePaths(machine.runtimeDirectory)
@@ -53,15 +55,17 @@ export function qemuArgv(machine: QemuMachine): string[] {
     ...['-no-shutdown'], // a guest that powers off leaves the process, so it can be told from a crash
     ...['-pidfile', paths.pidFile],
     ...sandboxArgs,
-    ...Object.entries(fdSets).flatMap(([name, set]) => ['-add-fd', `fd=${fds[name as keyof typeof fds]},set=${set}`]),
+    ...(machine.serialNumber === '' ? [] : ['-smbios', `type=1,serial=${optionValue(machine.serialNumber)}`]),
+    ...Object.entries(fdSets).flatMap(([name, set]) => {
+      const fd = fds[name as keyof typeof fds]
+      return fd === null ? [] : ['-add-fd', `fd=${fd},set=${set}`]
+    }),
     ...blockdev({ driver: 'file', 'node-name': 'base-file', filename: fdSetPath('base'), 'read-only': true }),
     ...blockdev({ driver: 'qcow2', 'node-name': 'base', file: 'base-file', 'read-only': true }),
     ...blockdev({ driver: 'file', 'node-name': 'disk-file', filename: fdSetPath('disk'), discard: 'unmap' }),
     ...blockdev({ driver: 'qcow2', 'node-name': 'disk', file: 'disk-file', backing: 'base', discard: 'unmap' }),
-    ...blockdev({ driver: 'file', 'node-name': 'seed-file', filename: fdSetPath('seed'), 'read-only': true }),
-    ...blockdev({ driver: 'raw', 'node-name': 'seed', file: 'seed-file', 'read-only': true }),
     ...['-device', 'virtio-blk-pci,drive=disk,bootindex=0'],
-    ...['-device', 'virtio-blk-pci,drive=seed'],
+    ...(fds.seed === null ? [] : seedDisk()),
     ...['-netdev', `tap,id=nic0,ifname=${machine.tap},script=no,downscript=no`],
     ...['-device', `virtio-net-pci,netdev=nic0,mac=${machine.mac},host_mtu=${tapMtu},romfile=`],
     ...['-device', 'virtio-rng-pci'],
@@ -75,6 +79,19 @@ export function qemuArgv(machine: QemuMachine): string[] {
 
 function blockdev(node: Record<string, unknown>): string[] {
   return ['-blockdev', JSON.stringify(node)]
+}
+
+function seedDisk(): string[] {
+  return [
+    ...blockdev({ driver: 'file', 'node-name': 'seed-file', filename: fdSetPath('seed'), 'read-only': true }),
+    ...blockdev({ driver: 'raw', 'node-name': 'seed', file: 'seed-file', 'read-only': true }),
+    ...['-device', 'virtio-blk-pci,drive=seed'],
+  ]
+}
+
+/** A value within an option of QEMU's, whose commas would end it (qemu(1), Device URL Syntax and -smbios). */
+function optionValue(text: string): string {
+  return text.replaceAll(',', ',,')
 }
 
 function fdSetPath(name: keyof typeof fdSets): string {

@@ -12,7 +12,6 @@ import type {
 } from '@berth/contract/host.ts'
 import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
-import { Address4 } from 'ip-address'
 import type { Logger } from 'pino'
 import { diskFiles, ensureOverlay, exists } from '../disks.ts'
 import { type CardTraffic, type HostDriver, HostError, type Vmm } from '../host-driver.ts'
@@ -20,10 +19,16 @@ import { ImageDownloadError } from '../image-download-error.ts'
 import { imagePath } from '../image-files.ts'
 import { observeImages } from '../image-report.ts'
 import type { ImageStore } from '../image-store.ts'
+import { seedSerialNumber } from '../metadata/credentials.ts'
+import type { GuestDesk } from '../metadata/guest.ts'
+import { type MetadataKeys, openKeys } from '../metadata/keys.ts'
+import { namespaceListeners } from '../metadata/listener.ts'
+import { MetadataService } from '../metadata/service.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
 import { type Nic, nicOf } from '../nic.ts'
 import { killProcess, listProcesses } from '../process.ts'
-import { renderSeed, renderVendorData, writeSeed } from '../seed.ts'
+import { renderSeed, renderVendorData, seedNetworkOf, writeSeed } from '../seed.ts'
+import { systemTimers } from '../timers.ts'
 import { type Accelerator, chooseAccelerator } from './accelerator.ts'
 import { runtimePaths } from './argv.ts'
 import { launchQemu } from './launch.ts'
@@ -61,18 +66,37 @@ export class QemuHost implements HostDriver {
   readonly accelerator: Accelerator
   readonly hostBootId: string
   readonly #options: QemuHostOptions
+  readonly #metadataKeys: MetadataKeys
+  readonly #metadata: MetadataService
   readonly #networks: VpcNetworks
   readonly #vendorData: string
   /** Failed attempts to adopt, by instance. */
   readonly #silences = new Map<string, number>()
   #imageWatcher: FSWatcher | null = null
 
-  private constructor(options: QemuHostOptions, accelerator: Accelerator, hostBootId: string, vendorData: string) {
+  private constructor(
+    options: QemuHostOptions,
+    found: { accelerator: Accelerator; hostBootId: string; vendorData: string; metadataKeys: MetadataKeys },
+  ) {
     this.#options = options
-    this.accelerator = accelerator
-    this.hostBootId = hostBootId
-    this.#networks = new VpcNetworks({ ...options, announceOn: options.announceOn ?? null })
-    this.#vendorData = vendorData
+    this.accelerator = found.accelerator
+    this.hostBootId = found.hostBootId
+    this.#vendorData = found.vendorData
+    this.#metadataKeys = found.metadataKeys
+    this.#metadata = new MetadataService({
+      keys: found.metadataKeys,
+      listeners: namespaceListeners,
+      renderSeed: ({ instance, network, image }) =>
+        renderSeed(instance, seedNetworkOf(instance, network), image, found.vendorData),
+      now: Date.now,
+      timers: systemTimers,
+      log: options.log,
+    })
+    this.#networks = new VpcNetworks({
+      ...options,
+      announceOn: options.announceOn ?? null,
+      metadata: this.#metadata,
+    })
   }
 
   static async open(options: QemuHostOptions): Promise<QemuHost> {
@@ -87,7 +111,9 @@ export class QemuHost implements HostDriver {
     })
     await ensureTunDevice(options.log)
     await options.images.rescan()
-    return new QemuHost(options, accelerator, hostBootId, await renderVendorData(options.guestDirectory))
+    const vendorData = await renderVendorData(options.guestDirectory)
+    const metadataKeys = await openKeys(options.dataDirectory)
+    return new QemuHost(options, { accelerator, hostBootId, vendorData, metadataKeys })
   }
 
   restore(vpcId: string, nic: Nic): void {
@@ -96,6 +122,10 @@ export class QemuHost implements HostDriver {
 
   applyNetworks(desired: Pick<Desired, 'networks' | 'security_groups'>): void {
     void this.#networks.apply(desired)
+  }
+
+  answerGuests(desk: GuestDesk): void {
+    this.#metadata.serve(desk)
   }
 
   async capacity() {
@@ -147,9 +177,8 @@ export class QemuHost implements HostDriver {
     await ensureOverlay(directory, imagePath(this.#options.imagesDirectory, image.id), instance.disk_gb, options)
     const { seed } = diskFiles(directory)
     if (await exists(seed)) return
-    const { cidr, gateway } = subnetOf(instance, network)
-    const prefixLength = new Address4(cidr).subnetMask
-    await writeSeed(seed, renderSeed(instance, { prefixLength, gateway }, image, this.#vendorData), options)
+    if (image.datasource === 'network') return
+    await writeSeed(seed, renderSeed(instance, seedNetworkOf(instance, network), image, this.#vendorData), options)
   }
 
   async ensureNetwork(
@@ -158,7 +187,7 @@ export class QemuHost implements HostDriver {
     slot: number,
     { signal }: { signal: AbortSignal },
   ) {
-    const { gateway } = subnetOf(instance, network)
+    const { gateway } = seedNetworkOf(instance, network)
     const nic = nicOf(this.#options.installation, instance, gateway, this.#uid(slot))
     try {
       return { netns: await this.#networks.attach(network, nic, { signal }), nic }
@@ -172,6 +201,9 @@ export class QemuHost implements HostDriver {
   async start(instance: DesiredInstance, nic: Nic, slot: number, { signal }: { signal: AbortSignal }): Promise<Vmm> {
     // one that an earlier start could not end would write to the same disk
     for (const process of await this.#processesOf(instance.id)) await killProcess(process)
+    const instanceDirectory = this.#directoryOf(instance.id)
+    // what its first start gave it, whatever the image says by now
+    const seedDisk = await exists(diskFiles(instanceDirectory).seed)
     const launch = {
       machine: {
         id: instance.id,
@@ -181,11 +213,13 @@ export class QemuHost implements HostDriver {
         memoryMb: instance.memory_mb,
         tap: nic.tap,
         mac: nic.mac,
+        serialNumber: seedDisk ? '' : seedSerialNumber(this.#metadataKeys.nocloud, instance.id),
         runtimeDirectory: this.#runtimeOf(instance.id),
       },
       namespace: this.#networks.namespaceOf(instance.vpc_id),
       uid: this.#uid(slot),
-      instanceDirectory: this.#directoryOf(instance.id),
+      instanceDirectory,
+      seedDisk,
     }
     return launchQemu(launch, signal)
   }
@@ -243,6 +277,7 @@ export class QemuHost implements HostDriver {
 
   async close(): Promise<void> {
     this.#imageWatcher?.close()
+    await this.#metadata.stop()
     await this.#options.images.close()
   }
 
@@ -280,13 +315,6 @@ async function ensureTunDevice(log: Logger): Promise<void> {
   if ((mode & 0o006) === 0o006) return
   log.warn(`${device} can only be opened by root; its mode is set to 0666, as udev does`)
   await chmod(device, 0o666)
-}
-
-function subnetOf(instance: DesiredInstance, network: DesiredNetwork) {
-  const subnet = network.subnets.find((candidate) => candidate.id === instance.subnet_id)
-  if (subnet !== undefined) return subnet
-  const message = `the desired state does not describe subnet ${instance.subnet_id}`
-  throw new HostError('network_failed', message, { retryable: false })
 }
 
 /** A download's failure under the codes the API promises. */

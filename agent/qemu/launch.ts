@@ -20,6 +20,8 @@ export interface Launch {
   uid: number
   /** Directory of disk, seed and logs. */
   instanceDirectory: string
+  /** Whether it has a seed there. */
+  seedDisk: boolean
 }
 
 /**
@@ -42,11 +44,12 @@ export async function launchQemu(launch: Launch, signal: AbortSignal): Promise<Q
     const inherited = [
       await openFile(files.disk, constants.O_RDWR),
       await openFile(files.base, constants.O_RDONLY),
-      await openFile(files.seed, constants.O_RDONLY),
       await openFile(files.serialLog, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND),
+      ...(launch.seedDisk ? [await openFile(files.seed, constants.O_RDONLY)] : []),
     ]
     // the child sees them as 3, 4, 5, 6: their places in stdio
-    const argv = qemuArgv({ ...launch.machine, fds: { disk: 3, base: 4, seed: 5, serialLog: 6 } })
+    const fds = { disk: 3, base: 4, serialLog: 5, seed: launch.seedDisk ? 6 : null }
+    const argv = qemuArgv({ ...launch.machine, fds })
     const [command = '', ...args] = [...inNamespace(launch.namespace), ...(await asUser(launch)), ...argv]
     signal.throwIfAborted() // the last moment at which there is nothing to end
     const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log, ...inherited] })

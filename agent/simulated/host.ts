@@ -8,6 +8,7 @@ import type {
 } from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { CardTraffic, HostDriver, HostError, Vmm } from '../host-driver.ts'
+import type { GuestDesk } from '../metadata/guest.ts'
 import { type Nic, nicOf } from '../nic.ts'
 import { pause, systemTimers, type Timers } from '../timers.ts'
 import { untilAborted } from '../until-aborted.ts'
@@ -74,6 +75,13 @@ export class SimulatedHost implements HostDriver {
 
   /** It has no packets to filter. */
   applyNetworks(): void {}
+
+  /** What the agent on it knows of its guests, who cannot ask for themselves here; null before an agent was there. */
+  desk: GuestDesk | null = null
+
+  answerGuests(desk: GuestDesk): void {
+    this.desk = desk
+  }
 
   async capacity() {
     return this.#options.capacity

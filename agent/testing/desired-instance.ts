@@ -9,6 +9,7 @@ export function desiredInstance(changes: Partial<DesiredInstance> = {}): Desired
     grace_seconds: 60,
     reboots: { count: 0, grace_seconds: 60 },
     hostname: 'web',
+    type: 'micro',
     image_id: 'micro',
     vcpus: 1,
     memory_mb: 256,

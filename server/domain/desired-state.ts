@@ -56,6 +56,7 @@ function desiredInstance(
     grace_seconds: instance.grace_seconds,
     reboots: { count: instance.reboots, grace_seconds: instance.reboot_grace_seconds },
     hostname: instance.name,
+    type: instance.type,
     image_id: instance.image,
     vcpus: instance.vcpus,
     memory_mb: instance.memory_mb,

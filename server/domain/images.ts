@@ -144,6 +144,7 @@ function fromHost(image: NonNullable<ObservedImage['image']>, catalogued?: Desir
     architecture: image.architecture,
     default_user: image.default_user,
     network: image.network,
+    datasource: image.datasource ?? 'disk',
   }
 }
 
@@ -171,6 +172,7 @@ function document(image: DesiredImage, stored: StoredImage | null, reported: rea
       architecture: image.architecture,
       default_user: image.default_user,
       network: image.network,
+      datasource: image.datasource ?? 'disk',
     },
     status: {
       state,

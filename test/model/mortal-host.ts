@@ -50,6 +50,8 @@ export class MortalHost implements HostDriver {
 
   restore(): void {}
 
+  answerGuests(): void {}
+
   applyNetworks(): void {}
 
   capacity() {

@@ -3,13 +3,14 @@ import { constants } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { runCommand } from '@berth/agent/run-command.ts'
 import { type BerthClient, createBerthClient, type Schemas } from '@berth/sdk/client.ts'
 
 const root = join(import.meta.dirname, '../..')
 
 /** Where `npm test` keeps the images that are built once. */
-export const testImages = join(root, '.berth-test/images')
+const testImages = join(root, '.berth-test/images')
 
 export type InstanceDocument = Schemas['Instance']
 export type WaitTarget = 'running' | 'ready' | 'stopped' | 'terminated'
@@ -106,6 +107,19 @@ export class DevProcess {
     return data.id
   }
 
+  /** Import an image of the test run under another id, and wait until the server knows it. */
+  async importImage(from: string, id: string, flags: readonly string[]): Promise<void> {
+    const file = join(testImages, `${from}.qcow2`)
+    const argv = [join(root, 'berth'), 'image', 'import', file, '--id', id, '--data-dir', this.data, ...flags]
+    await runCommand(argv, { timeoutMs: 120_000 })
+    for (let attempt = 0; attempt < 100; attempt++) {
+      const { data } = await this.client.GET('/v1/images/{id}', { params: { path: { id } } })
+      if (data?.status.state === 'available') return
+      await delay(50) // images have no wait of their own
+    }
+    throw new Error(`image ${id} did not appear within 5 s`)
+  }
+
   async get(id: string): Promise<InstanceDocument> {
     const { data, error } = await this.client.GET('/v1/instances/{id}', { params: { path: { id } } })
     if (data === undefined) throw new Error(`get failed: ${JSON.stringify(error)}`)
@@ -114,10 +128,12 @@ export class DevProcess {
 
   /** Wait for a state; throws with document, console and log when it is not reached. */
   async reach(id: string, target: WaitTarget, timeout = 120): Promise<InstanceDocument> {
-    const params = { path: { id }, query: { wait_for: target, timeout } }
-    const { data, response } = await this.client.GET('/v1/instances/{id}', { params })
+    // fetch gives up after five minutes without an answer
+    const query = { wait_for: target, timeout: Math.min(timeout, 240) }
+    const { data, response } = await this.client.GET('/v1/instances/{id}', { params: { path: { id }, query } })
     const outcome = response.headers.get('berth-wait')
     if (data !== undefined && outcome === 'reached') return data
+    if (outcome === 'timed-out' && timeout > query.timeout) return this.reach(id, target, timeout - query.timeout)
     const serial = await this.consoleLog(id)
     throw new Error(`${id} is not ${target} (${outcome}): ${JSON.stringify(data)}\n${serial.slice(-3000)}\n${this.log}`)
   }

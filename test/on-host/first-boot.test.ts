@@ -1,16 +1,12 @@
-import { join } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { DevProcess, testImages } from './dev-process.ts'
+import { DevProcess } from './dev-process.ts'
 
 describe('what a guest is told and what it reports', () => {
   let dev: DevProcess
 
   beforeAll(async () => {
     dev = await DevProcess.open()
-    const berth = join(import.meta.dirname, '../../berth')
-    const image = ['--id', 'micro-dhcp', '--network', 'dhcp', '--title', 'micro by DHCP', '--data-dir', dev.data]
-    await runCommand([berth, 'image', 'import', join(testImages, 'micro.qcow2'), ...image], { timeoutMs: 60_000 })
+    await dev.importImage('micro', 'micro-dhcp', ['--network', 'dhcp', '--title', 'micro by DHCP'])
   })
 
   afterAll(async () => {
@@ -20,7 +16,6 @@ describe('what a guest is told and what it reports', () => {
   test('a failing first-boot script gives GuestReady=false with the end of its output; an imported image boots by DHCP', async () => {
     const script = '#!/bin/sh\necho "cannot reach the \\"mirror\\"" >&2\nexit 3\n'
     const failing = await dev.create({ user_data: Buffer.from(script).toString('base64') }, 'failing')
-    await imageKnown(dev, 'micro-dhcp')
     const byDhcp = await dev.create({ image: 'micro-dhcp' }, 'by-dhcp')
 
     const params = { path: { id: failing }, query: { wait_for: 'ready', timeout: 120 } } as const
@@ -50,13 +45,3 @@ describe('what a guest is told and what it reports', () => {
     expect(operation.steps.find((step) => step.name === 'image')?.error?.message).toContain('cloud-images.ubuntu.com')
   })
 })
-
-/** The agent reports an imported image within moments; images have no wait of their own. */
-async function imageKnown(dev: DevProcess, id: string): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt++) {
-    const { data } = await dev.client.GET('/v1/images/{id}', { params: { path: { id } } })
-    if (data?.status.state === 'available') return
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
-  throw new Error(`image ${id} did not appear within 5 s`)
-}
