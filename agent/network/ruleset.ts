@@ -228,7 +228,7 @@ ${[...sets]
   .map((rate) => `  set ${rateSet(rate)} { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }\n`)
   .join('')}  chain antispoof { type filter hook prerouting priority raw; policy drop; }
   chain input { type filter hook input priority 0; policy drop; }
-  chain output { type filter hook output priority 0; policy accept; }
+  chain output { type filter hook output priority -150; policy accept; }
   chain fwd_out { type filter hook forward priority 0; policy drop; }
   chain fwd_in { type filter hook forward priority 10; policy drop; }
   chain mss { type filter hook forward priority -150; policy accept; }
