@@ -87,6 +87,7 @@ describe.skipIf(!withQemuImg)('an image with a source', () => {
     expect((await readFile(path)).equals(disk)).toBe(true)
     expect(image).toEqual({
       ...entry(),
+      datasource: 'disk',
       origin: 'downloaded',
       source_url: server.url('/disk.qcow2'),
       sha256: sha256(disk),
