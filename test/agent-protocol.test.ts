@@ -231,6 +231,7 @@ describe('the desired state', () => {
         operation_id,
         generation: 1,
         power: 'running',
+        power_since: 1,
         grace_seconds: 60,
         reboots: { count: 0, grace_seconds: 60 },
         hostname: 'web',

@@ -84,7 +84,7 @@ export class FakeHost {
 
   async writeConsole(instanceId: string, text: string): Promise<void> {
     const chunk = { offset: 0, data: Buffer.from(text).toString('base64') }
-    await this.#call(`/v1/agent/instances/${instanceId}/console-log`, chunk)
+    await this.#call('/v1/agent/console-logs', { chunks: [{ instance_id: instanceId, ...chunk }] })
   }
 
   /** A step as a host reports it: it began `ago` milliseconds before and took `took`, or still runs. */

@@ -45,6 +45,9 @@ export interface Guest extends Peer {
   readonly namespace: string
 }
 
+/** The metadata service has tests of its own (test/on-host/metadata.test.ts). */
+const noMetadata = { open() {}, disconnect() {}, async close() {} }
+
 /**
  * The agent's networks (`VpcNetworks`, as it stands) on the host that `tools/on-host.ts` makes, with guests that are
  * namespaces instead of virtual machines: a veth pair stands where the tap would be. Beyond the host there is a router
@@ -63,7 +66,8 @@ export class NetworkHost {
 
   private constructor(announce: boolean) {
     const announceOn = announce ? 'ext0' : null
-    this.networks = new VpcNetworks({ installation, runtimeDirectory, announceOn, log: pino({ level: 'silent' }) })
+    const log = pino({ level: 'silent' })
+    this.networks = new VpcNetworks({ installation, runtimeDirectory, announceOn, metadata: noMetadata, log })
     this.host = new Peer(null)
     this.internet = new Peer(internetNamespace, [world.router, world.beyond])
   }
