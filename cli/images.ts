@@ -30,6 +30,7 @@ interface CreateFlags extends MetadataFlags, OutputFlags {
   defaultUser: string
   title?: string
   network?: 'static' | 'dhcp'
+  datasource?: 'disk' | 'network'
 }
 
 /** `berth image`: what instances boot from. The commands that work on a host's files are added by bin/. */
@@ -103,13 +104,15 @@ function addCreateCommand(group: Command, io: CliIo): void {
     .requiredOption('--default-user <name>', 'account that gets the SSH keys')
     .option('--title <text>', 'what people see; the id when absent')
     .addOption(new Option('--network <how>', 'how the guest is told its address').choices(['static', 'dhcp']))
+    .addOption(new Option('--datasource <where>', 'where cloud-init finds its seed').choices(['disk', 'network']))
   withOutput(withMetadata(create)).action(async (flags: CreateFlags, command: Command) => {
     const session = openSession(io, command)
-    const { id, url, sha256, minDiskGb, defaultUser, title, network } = flags
+    const { id, url, sha256, minDiskGb, defaultUser, title, network, datasource } = flags
     const spec = {
       ...{ source_url: url, sha256, min_disk_gb: minDiskGb, default_user: defaultUser },
       ...(title === undefined ? {} : { title }),
       ...(network === undefined ? {} : { network }),
+      ...(datasource === undefined ? {} : { datasource }),
     }
     const body = { ...metadataOf(flags), id, spec }
     const image = await call(session, session.client.POST('/v1/images', { body }))

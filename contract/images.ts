@@ -112,6 +112,7 @@ export const ImageCreate = named(
           architecture: Type.Optional(imageFields.architecture),
           default_user: imageFields.default_user,
           network: Type.Optional(ImageNetwork),
+          datasource: imageFields.datasource,
         },
         strict,
       ),

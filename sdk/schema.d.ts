@@ -932,6 +932,8 @@ export interface components {
                 default_user: string;
                 /** @enum {string} */
                 network?: "static" | "dhcp";
+                /** @enum {string} */
+                datasource?: "disk" | "network";
             };
         };
         ImageList: {

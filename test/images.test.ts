@@ -74,15 +74,16 @@ describe('an image made through the API', () => {
     expect(made.body).toEqual({
       id: 'base',
       metadata: { name: 'base', labels: {}, created_at: expect.stringMatching(/Z$/), generation: 1 },
-      spec: { ...spec, title: 'Our base', network: 'dhcp', min_disk_gb: 2, architecture: 'x86_64' },
+      spec: { ...spec, title: 'Our base', network: 'dhcp', min_disk_gb: 2, architecture: 'x86_64', datasource: 'disk' },
       status: { state: 'missing', size_bytes: 0, received_bytes: 0, reason: '' },
     })
     expect(await show(stack)).toEqual(made.body)
     expect(await list(stack)).toEqual(['base', 'micro', 'ubuntu-22.04'])
     expect((await create(stack, {}, 'team.base-2')).body).toMatchObject({
       metadata: { name: 'team-base-2' },
-      spec: { title: 'team.base-2', network: 'static' },
+      spec: { title: 'team.base-2', network: 'static', datasource: 'disk' },
     })
+    expect((await create(stack, { datasource: 'network' }, 'from-net')).body.spec.datasource).toBe('network')
     const instance = await stack.create({ image: 'base' })
     expect(instance.spec).toMatchObject({ image: 'base', disk_gb: 2 })
     const small = await stack.api('POST', '/v1/instances', { spec: { type: 'micro', image: 'base', disk_gb: 1 } })
@@ -277,7 +278,15 @@ describe('what a host is told', () => {
     )
     const first = await desired(stack)
     expect(first.images).toEqual([
-      { id: 'base', title: 'base', ...spec, architecture: 'x86_64', network: 'static', registered: true },
+      {
+        id: 'base',
+        title: 'base',
+        ...spec,
+        architecture: 'x86_64',
+        network: 'static',
+        datasource: 'disk',
+        registered: true,
+      },
     ])
     expect(first.removed_images).toEqual([])
   })

@@ -59,7 +59,7 @@ export class QemuVmm implements Vmm {
   async usage() {
     const [{ cpuMs, memoryBytes }, answer] = await Promise.all([
       readProcessUsage(this.process),
-      this.#qmp.execute('query-blockstats', { 'query-nodes': true }, 2000),
+      this.#qmp.execute('query-blockstats', {}, 2000),
     ])
     const { read, written } = diskBytes(answer)
     return { cpu_ms: cpuMs, memory_bytes: memoryBytes, disk_read_bytes: read, disk_written_bytes: written }
@@ -127,10 +127,10 @@ export class QemuVmm implements Vmm {
   }
 }
 
-/** Bytes the guest read and wrote, out of QEMU's answer to query-blockstats. */
+/** Bytes the guest read and wrote, out of QEMU's answer to query-blockstats, which counts at the guest's devices. */
 function diskBytes(answer: unknown): { read: number; written: number } {
-  const nodes = Array.isArray(answer) ? answer : []
-  const disk: unknown = nodes.find((node: unknown) => Reflect.get(Object(node), 'node-name') === 'disk')
+  const devices = Array.isArray(answer) ? answer : []
+  const disk: unknown = devices.find((node: unknown) => Reflect.get(Object(node), 'node-name') === 'disk')
   const stats = Object(Reflect.get(Object(disk), 'stats'))
   return { read: Number(stats.rd_bytes ?? 0), written: Number(stats.wr_bytes ?? 0) }
 }

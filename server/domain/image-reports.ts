@@ -96,7 +96,7 @@ export function betterState(a: ImageState, b: ImageState): ImageState {
 
 /** An image that was made through the API, as hosts hear of it. */
 export function registeredImage(row: StoredImage): DesiredImage {
-  const { id, title, source_url, sha256, min_disk_gb, default_user, network } = row
-  const spec = { title, source_url, sha256, min_disk_gb, architecture: 'x86_64', default_user, network } as const
-  return { id, ...spec, registered: true }
+  const { id, title, source_url, sha256, min_disk_gb, default_user, network, datasource } = row
+  const file = { source_url, sha256, min_disk_gb, architecture: 'x86_64' } as const
+  return { id, title, ...file, default_user, network, datasource, registered: true }
 }

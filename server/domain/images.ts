@@ -53,6 +53,7 @@ export async function createImage(ctx: Context, tx: Transaction, body: ImageCrea
     min_disk_gb: spec.min_disk_gb,
     default_user: spec.default_user,
     network: spec.network ?? 'static',
+    datasource: spec.datasource ?? 'disk',
   })
   return readImageIn(ctx, tx.db, id)
 }

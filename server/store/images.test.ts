@@ -13,6 +13,7 @@ const image = (id: string) => ({
   ...{ id, name: id, labels: { a: 'b' }, created_at: 1_800_000_000_000, title: 'Änd' },
   ...{ source_url: 'https://a.example', sha256: 'ab'.repeat(32), min_disk_gb: 4, default_user: 'root' },
   network: 'dhcp' as const,
+  datasource: 'disk' as const,
 })
 
 const held = (id: string, mark?: string) => ({

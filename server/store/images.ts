@@ -1,4 +1,4 @@
-import type { ImageNetwork } from '@berth/contract/images.ts'
+import type { ImageDatasource, ImageNetwork } from '@berth/contract/images.ts'
 import type { Static } from 'typebox'
 import { ApiError } from '../api-error.ts'
 import { prepare } from './prepared.ts'
@@ -6,9 +6,10 @@ import type { ImageRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 
 /** An image that was made through the API, as stored. Those of the catalogue and of hosts are not here. */
-export interface StoredImage extends Omit<ImageRow, 'labels' | 'network'> {
+export interface StoredImage extends Omit<ImageRow, 'labels' | 'network' | 'datasource'> {
   labels: Record<string, string>
   network: Static<typeof ImageNetwork>
+  datasource: Static<typeof ImageDatasource>
 }
 
 const byId = prepare((db, place) => db.selectFrom('images').selectAll().where('id', '=', place('id')))
@@ -57,5 +58,10 @@ export async function listInstancesWithImage(db: Reader, id: string, limit: numb
 }
 
 function parse(row: ImageRow): StoredImage {
-  return { ...row, labels: JSON.parse(row.labels), network: row.network === 'dhcp' ? 'dhcp' : 'static' }
+  return {
+    ...row,
+    labels: JSON.parse(row.labels),
+    network: row.network === 'dhcp' ? 'dhcp' : 'static',
+    datasource: row.datasource === 'network' ? 'network' : 'disk',
+  }
 }

@@ -128,6 +128,7 @@ export interface ImageRow {
   min_disk_gb: number
   default_user: string
   network: string
+  datasource: string
 }
 
 /** A public address that is allocated. `auto_assigned` is 1 while it goes with its instance. */

@@ -52,6 +52,25 @@ describe('the life of an instance', () => {
     await expect(dev.ssh(web, 'exit 7')).rejects.toMatchObject({ exitCode: 7 })
   })
 
+  test('what it uses is counted: it has computed, read its disk and sent packets', async () => {
+    const read = async () => {
+      const { data } = await dev.client.GET('/v1/instances/{id}/metrics', { params: { path: { id: web } } })
+      return data ?? null
+    }
+    let metrics = await read()
+    for (let i = 0; i < 100 && (metrics === null || metrics.at === ''); i++) {
+      await new Promise((resolve) => setTimeout(resolve, 200)) // the host looks every 10 s
+      metrics = await read()
+    }
+    expect(metrics?.cpu.seconds_total).toBeGreaterThan(0.5)
+    expect(metrics?.memory.resident_bytes).toBeGreaterThan(50_000_000)
+    expect(metrics?.disk.allocated_bytes).toBeGreaterThan(100_000)
+    expect(metrics?.disk.read_bytes_total).toBeGreaterThan(5_000_000)
+    expect(metrics?.disk.written_bytes_total).toBeGreaterThan(100_000)
+    expect(metrics?.network.sent_packets_total).toBeGreaterThan(3)
+    expect(metrics?.network.received_bytes_total).toBeGreaterThan(500)
+  })
+
   test('the VMM runs without privileges under a uid of its own', async () => {
     const { readFile } = await import('node:fs/promises')
     const [webPid, dbPid] = [await dev.qemuPid(web), await dev.qemuPid(db)]

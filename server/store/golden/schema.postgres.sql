@@ -79,6 +79,7 @@ create table images (
   min_disk_gb bigint not null,
   default_user text not null,
   network text not null,
+  datasource text not null,
   constraint images_pkey PRIMARY KEY (id)
 );
 

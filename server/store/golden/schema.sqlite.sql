@@ -68,7 +68,8 @@ CREATE TABLE "images" (
   "sha256" text not null,
   "min_disk_gb" integer not null,
   "default_user" text not null,
-  "network" text not null
+  "network" text not null,
+  "datasource" text not null
 ) strict;
 
 CREATE TABLE "instance_labels" (

@@ -21,6 +21,7 @@ export function images(types: ColumnTypes): Migration {
         .addColumn('min_disk_gb', integer, (c) => c.notNull())
         .addColumn('default_user', 'text', (c) => c.notNull())
         .addColumn('network', 'text', (c) => c.notNull())
+        .addColumn('datasource', 'text', (c) => c.notNull())
         .execute()
       await db.schema
         .alterTable('hosts')
