@@ -43,7 +43,7 @@ export function isMissing(world: World, id: string, error: unknown): boolean {
 export function wantedOf(world: World, id: string): () => (DesiredPower | undefined)[] {
   const stored = () => world.server.stored.instance(id)?.desired
   const before = stored()
-  return () => [before, world.promises.instances.get(id)?.desired, stored()]
+  return () => [before, world.promises.instances.get(id)?.desired, ...world.promises.askedOf(id), stored()]
 }
 
 /** Note an answer that must not be. */

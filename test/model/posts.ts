@@ -92,7 +92,7 @@ async function postAction(world: World, post: Post & { asks: 'action' }, lost: b
   const { key, id, action, body } = post
   const intent = intents[action]
   const wanted = wantedOf(world, id)
-  const overruled = world.promises.perhapsOf(id)
+  const overruled = world.promises.begun(id, intent)
   const attempt = key === null ? null : world.keys.begin(key, post)
   try {
     const path = `/v1/instances/${id}/${action}`
@@ -117,7 +117,7 @@ async function postAction(world: World, post: Post & { asks: 'action' }, lost: b
 /** Delete an instance. */
 export async function remove(world: World, id: string, grace: number): Promise<void> {
   const intent: Intent = { desired: 'deleted' }
-  const overruled = world.promises.perhapsOf(id)
+  const overruled = world.promises.begun(id, intent)
   try {
     const answer = await send(world, { method: 'DELETE', path: `/v1/instances/${id}?grace_seconds=${grace}` })
     world.promises.acted(id, JSON.parse(answer.text).operation_id, intent, { isDeletion: true, overruled })

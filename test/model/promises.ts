@@ -17,6 +17,8 @@ export interface KnownInstance {
   /** Ends that may change what is wanted: the guest powered off in the current boot, or the VMM died in any. */
   guestOff: boolean
   vmmDeaths: number
+  /** Wanted by calls that were under way since the last rest. */
+  asked: Set<DesiredPower>
   /** Reboots that were acknowledged, and those that broke before. */
   reboots: number
   perhapsReboots: number
@@ -32,6 +34,8 @@ export interface KnownInstance {
   offUnder: { generation: number; kills: number } | null
   last: InstanceNow | null
   state: InstanceState
+  /** The state at the check before. */
+  stateBefore: InstanceState
   terminatedAt: number | null
   deletion: string | null
 }
@@ -90,12 +94,24 @@ export class Promises {
     this.#accepted(id, operationId)
   }
 
-  /** What an instance may have come to by calls that broke; a call that is begun now overrules that. */
-  perhapsOf(id: string): ReadonlySet<DesiredPower> {
-    return new Set(this.instances.get(id)?.perhaps)
+  /** An action or deletion is begun. Gives what the instance may have come to by calls that broke, which it overrules. */
+  begun(id: string, intent: Intent): ReadonlySet<DesiredPower> {
+    const known = this.instances.get(id)
+    if ('desired' in intent) known?.asked.add(intent.desired)
+    return new Set(known?.perhaps)
   }
 
-  /** An action or deletion was answered; `overruled` is `perhapsOf` from when it was begun. */
+  /** What calls that were under way since the last rest may have made of an instance for a while. */
+  askedOf(id: string): readonly DesiredPower[] {
+    return [...(this.instances.get(id)?.asked ?? [])]
+  }
+
+  /** All is at rest: what was under way is over. */
+  settled(): void {
+    for (const known of this.instances.values()) known.asked.clear()
+  }
+
+  /** An action or deletion was answered; `overruled` is what `begun` gave. */
   acted(
     id: string,
     operationId: string,
@@ -194,6 +210,7 @@ export class Promises {
       id,
       desired: 'running',
       perhaps: new Set(),
+      asked: new Set(),
       reboots: 0,
       perhapsReboots: 0,
       versions: new Versions(),
@@ -203,6 +220,7 @@ export class Promises {
       starts: 0,
       last: null,
       state: 'provisioning',
+      stateBefore: 'provisioning',
       terminatedAt: null,
       deletion: null,
       ends: 0,
@@ -213,7 +231,8 @@ export class Promises {
     return known
   }
 
-  #accepted(id: string, operationId: string): void {
+  /** `isFound`: nobody was answered with it, and the state is of after it. */
+  #accepted(id: string, operationId: string, isFound = false): void {
     if (this.operations.has(operationId)) return
     const known = this.instances.get(id)
     this.operations.set(operationId, {
@@ -221,7 +240,7 @@ export class Promises {
       resourceId: id,
       startsBefore: known?.starts ?? 0,
       endsBefore: known?.ends ?? 0,
-      ranBefore: known?.state === 'running',
+      ranBefore: known?.state === 'running' || (isFound && known?.stateBefore === 'running'),
       last: null,
     })
   }
@@ -287,6 +306,7 @@ export class Promises {
 
   #checkState(known: KnownInstance, now: InstanceNow): void {
     const state = stateByTable(now)
+    known.stateBefore = known.state
     if ((state === 'terminated') !== (now.terminated_at !== null)) {
       this.#violation(`${known.id} is ${state} and terminated_at is ${now.terminated_at}`)
     }
@@ -302,7 +322,7 @@ export class Promises {
     let known = this.operations.get(now.id)
     if (known === undefined) {
       // of a call that broke before it was answered, or not answered yet
-      this.#accepted(now.resource_id, now.id)
+      this.#accepted(now.resource_id, now.id, true)
       known = this.operations.get(now.id)
       if (known === undefined) return
     }

@@ -94,6 +94,7 @@ export class World {
       this.promises.check(tables, this.serverClock.now())
     }
     this.keys.settled()
+    this.promises.settled()
     this.throwViolations()
   }
 
