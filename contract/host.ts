@@ -223,6 +223,39 @@ export const ObservedImage = Type.Object(
 )
 export type ObservedImage = Static<typeof ObservedImage>
 
+/** The objects of a host's networks that an agent puts right; `host_*` are those outside of the VPCs' namespaces. */
+export const networkObjects = [
+  'namespace',
+  'uplink',
+  'route',
+  'setting',
+  'tap',
+  'neighbour',
+  'shaping',
+  'ruleset',
+  'dnsmasq',
+  'host_setting',
+  'host_ruleset',
+  'host_route',
+  'host_neighbour',
+] as const
+export type NetworkObject = (typeof networkObjects)[number]
+
+/** Repairs that a report carries at most; an agent that cannot report keeps the latest. */
+export const mostRepairs = 200
+
+export const ObservedRepair = Type.Object(
+  {
+    number: Type.Integer({ minimum: 1, description: 'Rises with every repair of this host, also over restarts' }),
+    at: TimeMs,
+    vpc_id: Type.Union([Type.Literal(''), VpcId], { description: '"" of what is no single VPC\'s' }),
+    object: oneOf(networkObjects),
+    detail: Type.String({ maxLength: 500 }),
+  },
+  strict,
+)
+export type ObservedRepair = Static<typeof ObservedRepair>
+
 export const Observed = Type.Object(
   {
     agent_session: TimeMs,
@@ -242,6 +275,12 @@ export const Observed = Type.Object(
     ),
     images: Type.Array(ObservedImage, { maxItems: 10_000 }),
     instances: Type.Array(ObservedInstance, { maxItems: 100_000 }),
+    network_repairs: Type.Optional(
+      Type.Array(ObservedRepair, {
+        maxItems: mostRepairs,
+        description: 'Those of which no report was accepted yet; the numbers tell which were heard of before',
+      }),
+    ),
   },
   strict,
 )

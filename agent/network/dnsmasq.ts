@@ -7,7 +7,7 @@ import type { Nic } from '../nic.ts'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../process.ts'
 import { hostNameServers } from './name-servers.ts'
 import { tapMtu } from './names.ts'
-import { inNamespace } from './namespace.ts'
+import { inNamespace, isInside } from './namespace.ts'
 
 /**
  * dnsmasq's configuration for a VPC (dnsmasq(8)): DHCP that hands each guest the address it has anyway, DNS of the
@@ -73,6 +73,43 @@ export async function ensureDnsmasq(
   await launch(namespace, directory, configFile)
 }
 
+/** What is otherwise with the dnsmasq of a VPC than `ensureDnsmasq` would have it, in words; empty when nothing is. */
+export async function dnsmasqFaults(
+  namespace: string,
+  directory: string,
+  network: DesiredNetwork,
+  nics: readonly Nic[],
+): Promise<string[]> {
+  const running = await findDnsmasq(directory)
+  const config = await readFile(join(directory, 'dnsmasq.conf'), 'utf8').catch(() => '')
+  const faults: string[] = []
+  if (running === null) faults.push('it does not run')
+  else if (!(await isInside(namespace, running.pid))) faults.push('it runs in another namespace')
+  const wanted = renderDnsmasqConfig(directory, network, await hostNameServers())
+  if (config !== wanted) faults.push('its configuration is another')
+  for (const [folder, files] of guestFiles(nics)) {
+    const names = await readdir(join(directory, folder)).catch((): string[] => [])
+    const texts = await Promise.all(
+      names.map((name) => readFile(join(directory, folder, name), 'utf8').catch(() => '')),
+    )
+    const same = names.length === files.size && names.every((name, i) => files.get(name) === texts[i])
+    if (!same) faults.push(`its files in ${folder} are others`)
+  }
+  return faults
+}
+
+/** Have dnsmasq as it should be, also when it runs where it does not belong. */
+export async function repairDnsmasq(
+  namespace: string,
+  directory: string,
+  network: DesiredNetwork,
+  nics: readonly Nic[],
+): Promise<void> {
+  const running = await findDnsmasq(directory)
+  if (running !== null && !(await isInside(namespace, running.pid))) await stop(running)
+  await ensureDnsmasq(namespace, directory, network, nics)
+}
+
 /** Have exactly these guests known to the dnsmasq of a directory. */
 export async function updateGuests(directory: string, nics: readonly Nic[]): Promise<void> {
   await makeDirectories(directory)
@@ -98,12 +135,7 @@ async function makeDirectories(directory: string): Promise<void> {
 /** One file a guest in each directory, named by its tap; true when one had to go. */
 async function syncGuestFiles(directory: string, nics: readonly Nic[]): Promise<boolean> {
   let removed = false
-  for (const [folder, line] of [
-    ['hosts.d', (nic: Nic) => `${nic.ip} ${nic.hostname}\n`],
-    // no name: dnsmasq would take one such as `ignore` or `2d` for a word of its own
-    ['dhcp.d', (nic: Nic) => `${nic.mac},${nic.ip}\n`],
-  ] as const) {
-    const wanted = new Map(nics.map((nic) => [nic.tap, line(nic)]))
+  for (const [folder, wanted] of guestFiles(nics)) {
     for (const name of await readdir(join(directory, folder))) {
       if (wanted.has(name)) continue
       await rm(join(directory, folder, name), { force: true })
@@ -115,6 +147,15 @@ async function syncGuestFiles(directory: string, nics: readonly Nic[]): Promise<
     }
   }
   return removed
+}
+
+/** What the files of the guests say, by folder and tap. */
+function guestFiles(nics: readonly Nic[]): [folder: string, files: Map<string, string>][] {
+  return [
+    ['hosts.d', new Map(nics.map((nic) => [nic.tap, `${nic.ip} ${nic.hostname}\n`]))],
+    // no name: dnsmasq would take one such as `ignore` or `2d` for a word of its own
+    ['dhcp.d', new Map(nics.map((nic) => [nic.tap, `${nic.mac},${nic.ip}\n`]))],
+  ]
 }
 
 async function launch(namespace: string, directory: string, configFile: string): Promise<void> {
@@ -148,7 +189,7 @@ async function waitForPidFile(directory: string): Promise<void> {
 }
 
 /** The dnsmasq of a directory by its pid file, if that pid is still it. */
-async function findDnsmasq(directory: string): Promise<ProcessIdentity | null> {
+export async function findDnsmasq(directory: string): Promise<ProcessIdentity | null> {
   try {
     const pid = Number((await readFile(join(directory, 'dnsmasq.pid'), 'utf8')).trim())
     const argv = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0')

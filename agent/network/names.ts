@@ -12,3 +12,8 @@ export const uplinkInside = 'up0'
 
 /** Shared address space (RFC 6598), out of which each uplink gets a pair. */
 export const uplinkRange = '100.64.0.0/10'
+
+/** QEMU's argument that opens a tap, by which the process of a card is found, too. */
+export function netdevArgument(tap: string): string {
+  return `tap,id=nic0,ifname=${tap},script=no,downscript=no`
+}

@@ -1,4 +1,4 @@
-import { access, mkdir, statfs } from 'node:fs/promises'
+import { access, mkdir, readlink, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type CommandOptions, runCommand } from '../run-command.ts'
 import { isPlanned, type RulesetNames } from './ruleset.ts'
@@ -7,6 +7,18 @@ import { isPlanned, type RulesetNames } from './ruleset.ts'
 type Abortable = Pick<CommandOptions, 'signal'>
 
 const namespaceDirectory = '/run/netns'
+
+/** Kernel parameters of every VPC's namespace; `default` is what a new device starts with. */
+export const namespaceSettings = [
+  'net.ipv4.ip_forward=1',
+  'net.ipv4.conf.default.proxy_arp=1',
+  'net.ipv4.conf.default.rp_filter=1',
+  'net.ipv4.conf.all.rp_filter=1',
+  'net.ipv4.conf.default.send_redirects=0',
+  'net.ipv4.conf.all.send_redirects=0',
+  'net.ipv6.conf.default.disable_ipv6=1',
+  'net.ipv6.conf.all.disable_ipv6=1',
+]
 
 /** Type of the file system that namespaces are files of (NSFS_MAGIC, linux/magic.h). */
 const nsfsMagic = 0x6e736673
@@ -38,18 +50,28 @@ export async function ensureNamespace(name: string, options: Abortable = {}): Pr
     await mkdir(namespaceDirectory, { recursive: true })
     await runCommand(['ip', 'netns', 'add', name], options)
   }
-  // before any tap: `default` is what a new device starts with
-  const settings = [
-    'net.ipv4.ip_forward=1',
-    'net.ipv4.conf.default.proxy_arp=1',
-    'net.ipv4.conf.default.rp_filter=1',
-    'net.ipv4.conf.all.rp_filter=1',
-    'net.ipv4.conf.default.send_redirects=0',
-    'net.ipv4.conf.all.send_redirects=0',
-    'net.ipv6.conf.default.disable_ipv6=1',
-    'net.ipv6.conf.all.disable_ipv6=1',
-  ]
-  await setSysctls(name, settings, options)
+  await setSysctls(name, namespaceSettings, options) // before any tap
+}
+
+/**
+ * Give a namespace that processes still live in its name back. Throws when it is the namespace we are in, which no
+ * process of a VPC should be in.
+ */
+export async function nameNamespace(name: string, pid: number, options: Abortable = {}): Promise<void> {
+  const [own, theirs] = await Promise.all([readlink('/proc/self/ns/net'), readlink(`/proc/${pid}/ns/net`)])
+  if (own === theirs) throw new Error(`process ${pid} is not in the namespace of a VPC`)
+  await removeNamespace(name, options) // a name that is bound to nothing
+  await mkdir(namespaceDirectory, { recursive: true })
+  await runCommand(['ip', 'netns', 'attach', name, String(pid)], options)
+}
+
+/** Whether a process is in the namespace with this name. */
+export async function isInside(name: string, pid: number): Promise<boolean> {
+  const [link, file] = await Promise.all([
+    readlink(`/proc/${pid}/ns/net`).catch(() => ''),
+    stat(namespacePath(name)).catch(() => null),
+  ])
+  return file !== null && link === `net:[${file.ino}]`
 }
 
 /** Set kernel parameters of a namespace, each as `name=value`. */

@@ -116,6 +116,11 @@ export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames):
 
 const noNames: RulesetNames = { chains: new Set(), sets: new Set() }
 
+/** Removes both tables, whether they are there or not. Before a ruleset in one transaction it clears what is not ours. */
+export const withoutTables = ['arp', 'inet']
+  .map((family) => `table ${family} vpc {\n}\ndelete table ${family} vpc\n`)
+  .join('')
+
 /** Which chains and sets the ruleset of a plan has besides those that every ruleset has. Pure. */
 export function rulesetNames(plan: RulesetPlan): RulesetNames {
   const rates = distinctRates(plan.nics)

@@ -1,8 +1,14 @@
+import type { ObservedRepair } from '@berth/contract/host.ts'
 import { hostTableName, uplinkName } from '@berth/contract/host-names.ts'
 import { Address4 } from 'ip-address'
 import { CommandError, runCommand } from '../run-command.ts'
 import { renderHostRuleset } from './host-ruleset.ts'
 import { uplinkInside, uplinkRange } from './names.ts'
+import { parseLinks, readSettings } from './observation.ts'
+import { compareListings, ExpectedListing, readListing } from './ruleset-listing.ts'
+
+/** Something of this host's networks that was put right; `vpc_id` is "" when it is no single VPC's. */
+export type NetworkRepair = Pick<ObservedRepair, 'vpc_id' | 'object' | 'detail'>
 
 /** The two ends of an uplink: the host's is the VPC's gateway to the world. */
 export interface Uplink {
@@ -30,11 +36,13 @@ export class Uplinks {
   readonly #publicAddresses = new Map<string, readonly string[]>()
   #queue: Promise<unknown> = Promise.resolve()
   #forwarding = false
+  readonly #expected: ExpectedListing
 
   /** `announceOn` names the interface that answers for the public addresses; null when only this host reaches them. */
   constructor(installation: string, announceOn: string | null) {
     this.#installation = installation
     this.#announceOn = announceOn
+    this.#expected = new ExpectedListing(hostTableName(installation))
   }
 
   /** Note the uplink and the public addresses of a VPC that an earlier run of the agent set up. */
@@ -76,6 +84,62 @@ export class Uplinks {
     this.#publicAddresses.set(vpcId, addresses)
   }
 
+  /** The uplink of a VPC as it is; null when the host's end is missing, down, or has no address of the range. */
+  async find(vpcId: string, options: Abortable): Promise<Uplink | null> {
+    const name = uplinkName(this.#installation, vpcId)
+    const { stdout } = await runCommand(['ip', '-json', 'addr', 'show', 'type', 'veth'], options)
+    const link = parseLinks(stdout).get(name)
+    const outside = link?.addresses.find((address) => address.endsWith('/31') && inRange(address))
+    return link?.up === true && outside !== undefined ? { name, ...pairAddresses(pairOf(outside)) } : null
+  }
+
+  /** Remove the link of an uplink whose other end is lost; `ensure` makes it anew. */
+  cut(vpcId: string, options: Abortable): Promise<void> {
+    return this.#inTurn(async () => {
+      const name = uplinkName(this.#installation, vpcId)
+      if ((await hostLinks(options)).has(name)) await hostBatch([`link del ${name}`], options)
+    })
+  }
+
+  /**
+   * Put right what is not as it should be in the host's own namespace: forwarding, the table, routes to public addresses
+   * and who answers for them. Adds what it did to `repairs`, also when it fails later. Links are their VPC's matter.
+   */
+  heal(repairs: NetworkRepair[], options: Abortable): Promise<void> {
+    return this.#inTurn(async () => {
+      const forwarding = await readSettings([], ['net.ipv4.ip_forward'], options)
+      if (forwarding.get('net.ipv4.ip_forward') !== '1') {
+        this.#forwarding = false
+        await this.#ensureForwarding(options)
+        repairs.push({ vpc_id: '', object: 'host_setting', detail: 'net.ipv4.ip_forward was off' })
+      }
+      const ruleset = this.#ruleset()
+      const wanted = await this.#expected.of(ruleset, options)
+      const difference = compareListings(wanted, await readListing([], this.#table, options))
+      if (difference !== null) {
+        const empty = renderHostRuleset({ table: this.#table, uplinks: [], publicAddresses: [], announced: false })
+        await loadHostRules(difference.foreign ? empty + ruleset : ruleset, options)
+        repairs.push({ vpc_id: '', object: 'host_ruleset', detail: difference.detail.slice(0, 500) })
+      }
+      for (const [vpcId, addresses] of this.#publicAddresses) await this.#healRoutes(vpcId, addresses, repairs, options)
+    })
+  }
+
+  async #healRoutes(vpcId: string, addresses: readonly string[], repairs: NetworkRepair[], options: Abortable) {
+    if (addresses.length === 0) return
+    const uplink = await this.find(vpcId, options)
+    if (uplink === null) return // they come with it
+    const routed = await routesOver(uplink.name, options)
+    const answered = this.#announceOn === null ? addresses : await proxiesOf(this.#announceOn, options)
+    const unrouted = addresses.filter((address) => !routed.includes(address))
+    const unanswered = addresses.filter((address) => !answered.includes(address))
+    if (unrouted.length + unanswered.length === 0) return
+    await this.#syncRoutes(uplink, addresses, options)
+    const missing = (list: readonly string[]) => `${list[0]} is missing, one of ${list.length}`
+    if (unrouted.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_route', detail: missing(unrouted) })
+    if (unanswered.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_neighbour', detail: missing(unanswered) })
+  }
+
   async #ensureForwarding(options: Abortable): Promise<void> {
     if (this.#forwarding) return
     // arping speaks from the address it announces, which the host itself does not have
@@ -98,13 +162,20 @@ export class Uplinks {
   }
 
   async #applyRules(options: Abortable): Promise<void> {
-    const ruleset = renderHostRuleset({
-      table: hostTableName(this.#installation),
+    await loadHostRules(this.#ruleset(), options)
+  }
+
+  get #table(): string {
+    return hostTableName(this.#installation)
+  }
+
+  #ruleset(): string {
+    return renderHostRuleset({
+      table: this.#table,
       uplinks: [...this.#publicAddresses.keys()].map((vpcId) => uplinkName(this.#installation, vpcId)),
       publicAddresses: [...this.#publicAddresses.values()].flat(),
       announced: this.#announceOn !== null,
     })
-    await runCommand(['nft', '-f', '-'], { ...options, input: ruleset })
   }
 
   /** Have routes to exactly these public addresses over an uplink. */
@@ -170,6 +241,16 @@ async function routesOver(device: string, options: Abortable): Promise<string[]>
   const { stdout } = await runCommand(['ip', '-json', '-4', 'route', 'show', 'dev', device], options)
   const routes = parseList<{ dst: string; gateway?: string }>(stdout)
   return routes.filter(({ gateway }) => gateway !== undefined).map(({ dst }) => dst.replace('/32', ''))
+}
+
+/** Addresses that a device of the host answers for. */
+async function proxiesOf(device: string, options: Abortable): Promise<string[]> {
+  const { stdout } = await runCommand(['ip', '-json', '-4', 'neigh', 'show', 'proxy', 'dev', device], options)
+  return parseList<{ dst: string }>(stdout).map(({ dst }) => dst)
+}
+
+async function loadHostRules(ruleset: string, options: Abortable): Promise<void> {
+  await runCommand(['nft', '-f', '-'], { ...options, input: ruleset })
 }
 
 async function hostBatch(lines: readonly string[], options: Abortable): Promise<void> {

@@ -7,7 +7,8 @@ import type { CardTraffic } from '../host-driver.ts'
 import type { Nic } from '../nic.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
-import { ensureDnsmasq, removeDnsmasq, updateGuests } from './dnsmasq.ts'
+import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, updateGuests } from './dnsmasq.ts'
+import { findHolder } from './holder.ts'
 import { serviceAddress, uplinkInside } from './names.ts'
 import {
   ensureNamespace,
@@ -15,13 +16,17 @@ import {
   isNamespace,
   listRuleNames,
   loadRuleset,
+  nameNamespace,
   removeNamespace,
   setSysctls,
 } from './namespace.ts'
-import { type RulesetNames, renderRuleset, rulesetNames } from './ruleset.ts'
+import { observeNamespace } from './observation.ts'
+import { type PlannedRepair, planRepairs, type Remedy, remedies } from './repairs.ts'
+import { type RulesetNames, renderRuleset, rulesetNames, withoutTables } from './ruleset.ts'
+import { ExpectedListing } from './ruleset-listing.ts'
 import { ensureTap, removeTap } from './taps.ts'
 import { countTraffic } from './traffic.ts'
-import { Uplinks } from './uplinks.ts'
+import { type NetworkRepair, Uplinks } from './uplinks.ts'
 
 interface VpcState {
   /** The VPC's own network; null until it was heard of. */
@@ -34,6 +39,8 @@ interface VpcState {
   /** Ruleset that was loaded last, and the names that may be in the kernel; null when that has to be looked at. */
   ruleset: string | null
   names: RulesetNames | null
+  /** What the rules are in the kernel when they are as they should be. */
+  expected: ExpectedListing
   /** Changes of one VPC happen one after the other. */
   queue: Promise<unknown>
 }
@@ -61,6 +68,12 @@ export interface VpcNetworksOptions {
   /** Serves 169.254.169.254 in the namespaces. */
   metadata: NamespaceService
   log: Logger
+}
+
+/** A look at the networks of this host: what was put right, and the taps that no VMM has open. */
+export interface NetworkHealth {
+  repairs: NetworkRepair[]
+  unattached: string[]
 }
 
 /**
@@ -197,8 +210,99 @@ export class VpcNetworks {
     }
   }
 
+  /**
+   * Look whether the VPCs that have one of these taps are what they should be, and put right what is not. Changes under
+   * way are waited for, and nothing is touched where nothing is wrong. What cannot be put right is logged, and tried
+   * again at the next look.
+   */
+  async heal(taps: ReadonlySet<string>, options: Abortable): Promise<NetworkHealth> {
+    const health: NetworkHealth = { repairs: [], unattached: [] }
+    const failed = (error: unknown, vpcId: string) => {
+      options.signal.throwIfAborted()
+      this.#options.log.error({ err: error, vpc_id: vpcId }, 'the network cannot be looked at or put right')
+    }
+    const vpcs = [...this.#vpcs].filter(([, { nics }]) => [...nics.keys()].some((tap) => taps.has(tap)))
+    if (vpcs.length === 0) return health
+    await this.#uplinks.heal(health.repairs, options).catch((error) => failed(error, ''))
+    for (const [vpcId] of vpcs) {
+      const look = (vpc: VpcState) => this.#heal(vpcId, vpc, taps, health, options)
+      await this.#inTurn(vpcId, options, look).catch((error) => failed(error, vpcId))
+    }
+    return health
+  }
+
+  async #heal(vpcId: string, vpc: VpcState, taps: ReadonlySet<string>, health: NetworkHealth, options: Abortable) {
+    const { network } = vpc
+    const nics = [...vpc.nics.values()].filter(({ tap }) => taps.has(tap))
+    if (network === null || nics.length === 0) return
+    const namespace = this.namespaceOf(vpcId)
+    const directory = this.#directoryOf(namespace)
+    const plan = this.#plan(vpc, network) // before the look: what is desired anew meanwhile has its own turn
+    const repaired = ({ object, detail }: Pick<PlannedRepair, 'object' | 'detail'>) => {
+      health.repairs.push({ vpc_id: vpcId, object, detail: detail.slice(0, 500) })
+    }
+    if (!(await isNamespace(namespace))) {
+      await this.#prepare(namespace, network, vpc, options)
+      repaired({ object: 'namespace', detail: `${namespace} had gone` })
+    }
+    const seen = await observeNamespace(
+      namespace,
+      nics.map(({ tap }) => tap),
+      options,
+    )
+    const repairs = planRepairs(
+      { network, nics, rules: await vpc.expected.of(renderRuleset(plan), options) },
+      {
+        ...seen,
+        uplink: await this.#uplinks.find(vpcId, options),
+        dnsmasq: await dnsmasqFaults(namespace, directory, network, [...vpc.nics.values()]),
+      },
+    )
+    for (const { tap } of nics) if (seen.links.get(tap)?.open !== true) health.unattached.push(tap)
+    const apply: Record<Remedy, (asked: readonly PlannedRepair[]) => Promise<unknown>> = {
+      uplink: async () => {
+        await this.#uplinks.cut(vpcId, options) // its other end is somewhere else
+        await this.#prepare(namespace, network, vpc, options)
+      },
+      namespace: () => this.#prepare(namespace, network, vpc, options),
+      taps: async (asked) => {
+        for (const nic of nics) {
+          if (!asked.some(({ tap }) => tap === nic.tap)) continue
+          await ensureTap(namespace, nic, options)
+          await setSysctls(namespace, [`net.ipv4.conf.${nic.tap}.proxy_arp=1`], options)
+        }
+      },
+      rules: () => this.#reloadRules(namespace, vpc, '', options),
+      rules_anew: () => this.#reloadRules(namespace, vpc, withoutTables, options),
+      dnsmasq: () => repairDnsmasq(namespace, directory, network, [...vpc.nics.values()]),
+    }
+    for (const remedy of remedies) {
+      const asked = repairs.filter((repair) => repair.remedy === remedy)
+      if (asked.length === 0) continue
+      await apply[remedy](asked)
+      for (const repair of asked) repaired(repair)
+    }
+  }
+
+  /** Load the rules over what is there, whatever that is; `before` goes in the same transaction. */
+  async #reloadRules(namespace: string, vpc: VpcState, before: string, options: Abortable): Promise<void> {
+    vpc.names = null
+    if (before === '') await this.#applyRules(namespace, vpc, options)
+    else if (vpc.network !== null) {
+      const plan = this.#plan(vpc, vpc.network)
+      await loadRuleset(namespace, before + renderRuleset(plan), options)
+      vpc.ruleset = renderRuleset(plan)
+      vpc.names = rulesetNames(plan)
+    }
+  }
+
   /** Namespace, uplink and the routes between them, before any tap. */
   async #prepare(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
+    if (!(await isNamespace(namespace))) {
+      // what lives in it keeps it, its links and its rules; only the name has gone
+      const holder = await findHolder(this.#directoryOf(namespace), [...vpc.nics.keys()])
+      if (holder !== null) await nameNamespace(namespace, holder, options)
+    }
     await ensureNamespace(namespace, options)
     vpc.ruleset = null
     vpc.names = null
@@ -255,6 +359,7 @@ export class VpcNetworks {
       prepared: false,
       ruleset: null,
       names: null,
+      expected: new ExpectedListing('vpc'),
       queue: Promise.resolve(),
     }
     this.#vpcs.set(vpcId, vpc)

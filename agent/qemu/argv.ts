@@ -1,4 +1,4 @@
-import { tapMtu } from '../network/names.ts'
+import { netdevArgument, tapMtu } from '../network/names.ts'
 
 /** Everything QEMU's command line depends on. */
 export interface QemuMachine {
@@ -66,7 +66,7 @@ export function qemuArgv(machine: QemuMachine): string[] {
     ...blockdev({ driver: 'qcow2', 'node-name': 'disk', file: 'disk-file', backing: 'base', discard: 'unmap' }),
     ...['-device', 'virtio-blk-pci,drive=disk,bootindex=0'],
     ...(fds.seed === null ? [] : seedDisk()),
-    ...['-netdev', `tap,id=nic0,ifname=${machine.tap},script=no,downscript=no`],
+    ...['-netdev', netdevArgument(machine.tap)],
     ...['-device', `virtio-net-pci,netdev=nic0,mac=${machine.mac},host_mtu=${tapMtu},romfile=`],
     ...['-device', 'virtio-rng-pci'],
     '-chardev',

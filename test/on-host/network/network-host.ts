@@ -46,7 +46,7 @@ export interface Guest extends Peer {
 }
 
 /** The metadata service has tests of its own (test/on-host/metadata.test.ts). */
-const noMetadata = { open() {}, disconnect() {}, async close() {} }
+export const noMetadata = { open() {}, disconnect() {}, async close() {} }
 
 /**
  * The agent's networks (`VpcNetworks`, as it stands) on the host that `tools/on-host.ts` makes, with guests that are
