@@ -28,6 +28,8 @@ export interface AgentSettings {
   crash: CrashPolicy
   /** How often the host looks at what instances use; null for never. */
   usageEveryMs: number | null
+  /** How often the networks are compared with what they should be. */
+  networkCheckMs: number
 }
 
 const secondMs = 1000
@@ -49,4 +51,5 @@ export const defaultAgentSettings: AgentSettings = {
   retryPausesMs: [secondMs, 5 * secondMs],
   crash: { quickMs: 60 * secondMs, maxQuickDeaths: 5, firstPauseMs: secondMs },
   usageEveryMs: 10 * secondMs,
+  networkCheckMs: 10 * secondMs,
 }

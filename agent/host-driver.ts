@@ -4,6 +4,7 @@ import type {
   DesiredInstance,
   DesiredNetwork,
   ObservedImage,
+  ObservedRepair,
   RemovedImage,
 } from '@berth/contract/host.ts'
 import type { ObservedUsage } from '@berth/contract/usage.ts'
@@ -32,6 +33,11 @@ export interface HostDriver {
 
   /** Answer guests that ask for their metadata from what this desk knows, as soon as they can ask. */
   answerGuests(desk: GuestDesk): void
+  /**
+   * Look whether the networks that have one of these taps are what they should be, and put right what is not. Gives what
+   * was put right, and those of the taps that no VMM has open.
+   */
+  healNetworks(taps: ReadonlySet<string>, options: { signal: AbortSignal }): Promise<NetworkHealth>
 
   /** What may be reserved on this host: vCPUs, MiB, GiB. */
   capacity(): Promise<{ vcpus: number; memory_mb: number; disk_gb: number }>
@@ -94,6 +100,14 @@ export interface HostDriver {
 
 /** What passed a card: received is what came to the guest. */
 export type CardTraffic = Pick<ObservedUsage, 'received_bytes' | 'received_packets' | 'sent_bytes' | 'sent_packets'>
+
+/** A look at the networks of a host. */
+export interface NetworkHealth {
+  /** What was put right. */
+  repairs: Omit<ObservedRepair, 'number' | 'at'>[]
+  /** Taps that no VMM has open. */
+  unattached: string[]
+}
 
 /** A running VMM process. */
 export interface Vmm {

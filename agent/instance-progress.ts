@@ -1,3 +1,4 @@
+import { failureCatalogue } from '@berth/contract/errors.ts'
 import type { HostCondition, ObservedStep } from '@berth/contract/host.ts'
 import type { StepName } from '@berth/contract/operations.ts'
 import type { CrashPolicy } from './config.ts'
@@ -128,6 +129,18 @@ export class InstanceProgress {
     record.started_at = at
     record.timeline.vmm_started_at = at
     this.setCondition('Booted', 'true')
+    this.save()
+  }
+
+  /**
+   * Whether the running VMM has its tap open. One that was removed under it and made anew cannot be handed to it: QEMU
+   * opens its tap when it starts, and the card of a running machine cannot be given another one.
+   */
+  tapSeen(open: boolean): void {
+    const lost = this.#record.conditions.NetworkReady?.reason === 'tap_lost'
+    if (lost !== open) return
+    if (open) this.setCondition('NetworkReady', 'true')
+    else this.setCondition('NetworkReady', 'false', 'tap_lost', failureCatalogue.tap_lost)
     this.save()
   }
 

@@ -155,6 +155,12 @@ export class InstanceWorker {
     })
   }
 
+  /** Take in whether the VMM that runs since `startedAt` has its tap open. */
+  noteTap(open: boolean, startedAt: number): void {
+    const { power, started_at: since } = this.record
+    if (power === 'running' && since === startedAt) this.#note(() => this.#progress.tapSeen(open))
+  }
+
   /** Serial output that the server has not got yet. */
   get serial(): SerialFollower {
     return this.#serial

@@ -1,5 +1,6 @@
-import { Desired } from '@berth/contract/host.ts'
+import { Desired, ObservedRepair } from '@berth/contract/host.ts'
 import SqliteDatabase from 'better-sqlite3'
+import Type, { type Static } from 'typebox'
 import Value from 'typebox/value'
 import { type InstanceRecord, upgradeRecord } from './instance-record.ts'
 
@@ -10,6 +11,10 @@ export class LedgerUnavailable extends Error {
     this.name = 'LedgerUnavailable'
   }
 }
+
+/** Repairs of networks: the number of the last one, and those that the server may not have heard of. */
+const RepairLog = Type.Object({ last: Type.Integer({ minimum: 0 }), pending: Type.Array(ObservedRepair) })
+type RepairLog = Static<typeof RepairLog>
 
 /**
  * The agent's memory: the last desired state it heard and one record an instance. Every save is on disk when it
@@ -50,6 +55,17 @@ export class Ledger {
   /** Throws LedgerUnavailable. */
   saveDesired(desired: Desired): void {
     written(() => this.#setMeta.run('desired', JSON.stringify(desired)))
+  }
+
+  loadRepairs(): RepairLog {
+    const log: unknown = JSON.parse(this.#getMeta('repairs') ?? '{ "last": 0, "pending": [] }')
+    if (Value.Check(RepairLog, log)) return log
+    return { last: Number(Reflect.get(Object(log), 'last') ?? 0), pending: [] } // of another version of Berth
+  }
+
+  /** Throws LedgerUnavailable. */
+  saveRepairs(log: { last: number; pending: readonly ObservedRepair[] }): void {
+    written(() => this.#setMeta.run('repairs', JSON.stringify(log)))
   }
 
   /** This host's id, made by `create` the first time. */

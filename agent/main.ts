@@ -9,6 +9,7 @@ import { ConsoleForwarder } from './console-forwarder.ts'
 import type { HostDriver } from './host-driver.ts'
 import { Ledger, LedgerUnavailable } from './ledger.ts'
 import { AgentMetrics } from './metrics.ts'
+import { NetworkCheck } from './network-check.ts'
 import { Reconciler } from './reconcile.ts'
 import { backOff, type Chance, type Link, ServerLink, ServerRefusal } from './server-link.ts'
 import { pause, systemTimers, type Timers } from './timers.ts'
@@ -101,6 +102,17 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     flushConsole: (id) => forwarder.flush(id),
   })
   const forwarder = new ConsoleForwarder(link, reconciler.workers, parts, log)
+  const networks = new NetworkCheck({
+    driver,
+    ledger,
+    reconciler,
+    metrics,
+    periodMs: parts.settings.networkCheckMs,
+    now,
+    timers,
+    log,
+    onChange: () => reports.pull(),
+  })
   metrics.countRecords(() => reconciler.powers())
   const usage = new UsageSampler(driver, now, log)
   metrics.showUsage(() => usage.latest)
@@ -128,6 +140,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     images: await driver.images(),
     ...takeUsage(),
     instances: whole ? reconciler.observedInstances() : reconciler.changedInstances(),
+    network_repairs: [...networks.pending],
   })
 
   driver.answerGuests({
@@ -153,7 +166,9 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       const at = timers.elapsedMs()
       const whole = at - wholeAt >= wholeReportMs
       try {
-        await link.report(await observed(whole))
+        const report = await observed(whole)
+        await link.report(report)
+        networks.accepted(report.network_repairs ?? [])
         metrics.reported('accepted')
         if (whole) wholeAt = at
         await pause(timers, reportPauseMs, ending.signal)
@@ -169,6 +184,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       freshUsage = await usage.sample(reconciler.workers.values())
       reports.pull()
     }),
+    networks.run(ending.signal),
   ]
   return {
     async stop() {

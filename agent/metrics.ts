@@ -1,4 +1,4 @@
-import { type ObservedPower, type ObservedStep, observedPowers } from '@berth/contract/host.ts'
+import { networkObjects, type ObservedPower, type ObservedStep, observedPowers } from '@berth/contract/host.ts'
 import { stepNames } from '@berth/contract/operations.ts'
 import type { ObservedUsage } from '@berth/contract/usage.ts'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
@@ -51,6 +51,7 @@ export type ReportOutcome = 'accepted' | 'refused' | 'failed'
 export class AgentMetrics {
   readonly applyDurations: Histogram
   readonly stepFailures: Counter<'step'>
+  readonly networkRepairs: Counter<'object'>
   readonly vmmsLost: Counter<'cause'>
   readonly metadataRequests: Counter<'part' | 'status'>
   readonly #acts: Histogram<'act' | 'outcome'>
@@ -96,6 +97,12 @@ export class AgentMetrics {
       labelNames: ['cause'],
       registers,
     })
+    this.networkRepairs = new Counter({
+      name: 'berth_agent_network_repairs_total',
+      help: 'Objects of the networks that were found to be other than they should be and were put right',
+      labelNames: ['object'],
+      registers,
+    })
     this.#reports = new Counter({
       name: 'berth_agent_reports_total',
       help: 'Reports to the server: accepted, refused by it, or failed on the way',
@@ -115,6 +122,7 @@ export class AgentMetrics {
     })
     for (const part of requestParts) this.metadataRequests.inc({ part, status: '200' }, 0)
     for (const step of stepNames) if (step !== 'schedule') this.stepFailures.inc({ step }, 0)
+    for (const object of networkObjects) this.networkRepairs.inc({ object }, 0)
     for (const cause of ['crash', 'host']) this.vmmsLost.inc({ cause }, 0)
     for (const outcome of ['accepted', 'refused', 'failed']) this.#reports.inc({ outcome }, 0)
   }

@@ -32,6 +32,14 @@ export interface ReconcilerOptions {
   flushConsole: (id: string) => Promise<void>
 }
 
+/** The network card of an instance. */
+interface Card {
+  id: string
+  tap: string
+  /** Null unless its VMM runs. */
+  runningSince: number | null
+}
+
 /**
  * Holds one worker per instance and hands each what is desired of it. Instances the server does not name are left
  * alone: only an explicit `deleted` removes one, so a server that was restored from an older backup destroys nothing
@@ -89,6 +97,21 @@ export class Reconciler {
   observedInstances(): Observed['instances'] {
     this.#unreported.clear()
     return [...this.#records.values()].map(observedInstance)
+  }
+
+  /** The cards that were attached in this run of the host; of an instance whose VMM runs, since when. */
+  cards(): Card[] {
+    return [...this.#records.values()].flatMap(({ id, nic, host_boot_id: bootId, power, started_at: startedAt }) => {
+      if (nic === null || bootId !== this.#options.driver.hostBootId) return []
+      return [{ id, tap: nic.tap, runningSince: power === 'running' ? startedAt : null }]
+    })
+  }
+
+  /** Take in which of these cards' taps were found to be open in no VMM. */
+  noteTaps(cards: readonly Card[], unattached: ReadonlySet<string>): void {
+    for (const { id, tap, runningSince } of cards) {
+      if (runningSince !== null) this.#workers.get(id)?.noteTap(!unattached.has(tap), runningSince)
+    }
   }
 
   /** What the VMM of each instance does, with how many do so. */

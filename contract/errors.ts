@@ -65,6 +65,8 @@ export const failureCatalogue = {
   image_invalid: 'The image cannot be used. Import one that is a plain qcow2 or raw disk.',
   disk_failed: 'The disk could not be made. Check the free space of the data directory on the host.',
   network_failed: 'The network of the instance could not be set up. See the agent log on the host.',
+  tap_lost:
+    'The network card of the running machine was removed on the host, and it has no network. `reboot` connects it again.',
   vmm_start_failed: 'QEMU could not be started. See qemu.log of the instance on the host.',
   vmm_crashed: 'QEMU ended unexpectedly; it is started again with growing pauses.',
   host_restarted: 'The host was restarted; what should run is started again.',

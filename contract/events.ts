@@ -15,13 +15,15 @@ export const eventResources = [
 ] as const
 export type EventResource = (typeof eventResources)[number]
 
-export const eventActions = ['created', 'updated', 'deleted'] as const
+export const eventActions = ['created', 'updated', 'deleted', 'repaired'] as const
 export type EventAction = (typeof eventActions)[number]
 
 /**
  * The `data` of one event of `GET /v1/events`: which resource changed and where it stands now. `detail` has `state` and
  * `generation` of an instance, `state` of an image and of a host that falls silent or comes back, `type`,
  * `status` and `resource_id` of an operation; GET of the resource has the rest.
+ * `host.repaired` tells that a host has put something of its networks right: `object`, `vpc_id` ("" when it is no single
+ * VPC's), `detail` in words, `number` of the repair and `repaired_at`.
  */
 export const Event = named(
   'Event',

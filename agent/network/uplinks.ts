@@ -1,14 +1,11 @@
-import type { ObservedRepair } from '@berth/contract/host.ts'
 import { hostTableName, uplinkName } from '@berth/contract/host-names.ts'
 import { Address4 } from 'ip-address'
+import type { NetworkHealth } from '../host-driver.ts'
 import { CommandError, runCommand } from '../run-command.ts'
 import { renderHostRuleset } from './host-ruleset.ts'
 import { uplinkInside, uplinkRange } from './names.ts'
 import { parseLinks, readSettings } from './observation.ts'
 import { compareListings, ExpectedListing, readListing } from './ruleset-listing.ts'
-
-/** Something of this host's networks that was put right; `vpc_id` is "" when it is no single VPC's. */
-export type NetworkRepair = Pick<ObservedRepair, 'vpc_id' | 'object' | 'detail'>
 
 /** The two ends of an uplink: the host's is the VPC's gateway to the world. */
 export interface Uplink {
@@ -105,7 +102,7 @@ export class Uplinks {
    * Put right what is not as it should be in the host's own namespace: forwarding, the table, routes to public addresses
    * and who answers for them. Adds what it did to `repairs`, also when it fails later. Links are their VPC's matter.
    */
-  heal(repairs: NetworkRepair[], options: Abortable): Promise<void> {
+  heal(repairs: NetworkHealth['repairs'], options: Abortable): Promise<void> {
     return this.#inTurn(async () => {
       const forwarding = await readSettings([], ['net.ipv4.ip_forward'], options)
       if (forwarding.get('net.ipv4.ip_forward') !== '1') {
@@ -125,7 +122,12 @@ export class Uplinks {
     })
   }
 
-  async #healRoutes(vpcId: string, addresses: readonly string[], repairs: NetworkRepair[], options: Abortable) {
+  async #healRoutes(
+    vpcId: string,
+    addresses: readonly string[],
+    repairs: NetworkHealth['repairs'],
+    options: Abortable,
+  ) {
     if (addresses.length === 0) return
     const uplink = await this.find(vpcId, options)
     if (uplink === null) return // they come with it

@@ -3,7 +3,7 @@ import type { Desired, DesiredNetwork } from '@berth/contract/host.ts'
 import { vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import type { Logger } from 'pino'
-import type { CardTraffic } from '../host-driver.ts'
+import type { CardTraffic, NetworkHealth } from '../host-driver.ts'
 import type { Nic } from '../nic.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
@@ -26,7 +26,7 @@ import { type RulesetNames, renderRuleset, rulesetNames, withoutTables } from '.
 import { ExpectedListing } from './ruleset-listing.ts'
 import { ensureTap, removeTap } from './taps.ts'
 import { countTraffic } from './traffic.ts'
-import { type NetworkRepair, Uplinks } from './uplinks.ts'
+import { Uplinks } from './uplinks.ts'
 
 interface VpcState {
   /** The VPC's own network; null until it was heard of. */
@@ -68,12 +68,6 @@ export interface VpcNetworksOptions {
   /** Serves 169.254.169.254 in the namespaces. */
   metadata: NamespaceService
   log: Logger
-}
-
-/** A look at the networks of this host: what was put right, and the taps that no VMM has open. */
-export interface NetworkHealth {
-  repairs: NetworkRepair[]
-  unattached: string[]
 }
 
 /**
@@ -218,13 +212,13 @@ export class VpcNetworks {
   async heal(taps: ReadonlySet<string>, options: Abortable): Promise<NetworkHealth> {
     const health: NetworkHealth = { repairs: [], unattached: [] }
     const failed = (error: unknown, vpcId: string) => {
-      options.signal.throwIfAborted()
       this.#options.log.error({ err: error, vpc_id: vpcId }, 'the network cannot be looked at or put right')
     }
     const vpcs = [...this.#vpcs].filter(([, { nics }]) => [...nics.keys()].some((tap) => taps.has(tap)))
     if (vpcs.length === 0) return health
     await this.#uplinks.heal(health.repairs, options).catch((error) => failed(error, ''))
     for (const [vpcId] of vpcs) {
+      if (options.signal.aborted) break
       const look = (vpc: VpcState) => this.#heal(vpcId, vpc, taps, health, options)
       await this.#inTurn(vpcId, options, look).catch((error) => failed(error, vpcId))
     }

@@ -14,7 +14,7 @@ import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 import type { Logger } from 'pino'
 import { diskFiles, ensureOverlay, exists } from '../disks.ts'
-import { type CardTraffic, type HostDriver, HostError, type Vmm } from '../host-driver.ts'
+import { type CardTraffic, type HostDriver, HostError, type NetworkHealth, type Vmm } from '../host-driver.ts'
 import { ImageDownloadError } from '../image-download-error.ts'
 import { imagePath } from '../image-files.ts'
 import { observeImages } from '../image-report.ts'
@@ -126,6 +126,10 @@ export class QemuHost implements HostDriver {
 
   answerGuests(desk: GuestDesk): void {
     this.#metadata.serve(desk)
+  }
+
+  healNetworks(taps: ReadonlySet<string>, options: { signal: AbortSignal }): Promise<NetworkHealth> {
+    return this.#networks.heal(taps, options)
   }
 
   async capacity() {

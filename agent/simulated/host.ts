@@ -6,8 +6,8 @@ import type {
   ObservedImage,
   RemovedImage,
 } from '@berth/contract/host.ts'
-import { vpcNamespaceName } from '@berth/contract/host-names.ts'
-import type { CardTraffic, HostDriver, HostError, Vmm } from '../host-driver.ts'
+import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
+import type { CardTraffic, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
 import { type Nic, nicOf } from '../nic.ts'
 import { pause, systemTimers, type Timers } from '../timers.ts'
@@ -62,6 +62,8 @@ export class SimulatedHost implements HostDriver {
   readonly #instances = new Map<string, SimulatedInstance>()
   readonly #images = new SimulatedImages()
   readonly #faults = new Map<FaultPoint, HostError[]>()
+  readonly #damages: NetworkHealth['repairs'] = []
+  readonly #lostTaps = new Set<string>()
   readonly #held = new Map<FaultPoint, Hold>()
   /** How many agents were killed before the one that works now. */
   #agents = 0
@@ -81,6 +83,25 @@ export class SimulatedHost implements HostDriver {
 
   answerGuests(desk: GuestDesk): void {
     this.desk = desk
+  }
+
+  async healNetworks(taps: ReadonlySet<string>): Promise<NetworkHealth> {
+    return { repairs: this.#damages.splice(0), unattached: [...this.#lostTaps].filter((tap) => taps.has(tap)) }
+  }
+
+  /** Have something found that is put right at the next look. */
+  damageNetwork(damage: NetworkHealth['repairs'][number]): void {
+    this.#damages.push(damage)
+  }
+
+  /** Damages that no look has found yet. */
+  pendingDamages(): number {
+    return this.#damages.length
+  }
+
+  /** Have an instance's tap taken from under its VMM, which stays without one as long as it runs. */
+  loseTap(instanceId: string): void {
+    this.#lostTaps.add(tapName(installation, instanceId))
   }
 
   async capacity() {
@@ -211,6 +232,7 @@ export class SimulatedHost implements HostDriver {
     const state = this.#instance(instance)
     if (this.vmmOf(instance.id) !== null) throw new Error(`two VMMs for ${instance.id}`)
     state.boots++
+    this.#lostTaps.delete(tapName(installation, instance.id))
     const vmm = new SimulatedVmm({
       bootMs: this.#options.guestBootMs,
       shutdownMs: this.#options.guestShutdownMs,

@@ -125,6 +125,7 @@ function insertFullHost(insert: Insert, n: number, at: number): void {
     images: JSON.stringify([heldImage]),
     last_seen_at: Date.now(),
     silent: 0,
+    last_repair: 0,
   })
 }
 

@@ -1,9 +1,10 @@
-import type { ConsoleChunk, Observed, ObservedInstance } from '@berth/contract/host.ts'
+import type { ConsoleChunk, Observed, ObservedInstance, ObservedRepair } from '@berth/contract/host.ts'
+import { toRfc3339 } from '@berth/contract/units.ts'
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { appendConsole, consoleEnd } from '../store/console-log.ts'
 import { updateHostUsage } from '../store/host-usage.ts'
-import { findHost, insertHostIfAbsent, updateHostReport } from '../store/hosts.ts'
+import { findHost, insertHostIfAbsent, type StoredHost, updateHostReport } from '../store/hosts.ts'
 import { findHostOf, findReported, updateReport } from '../store/instances.ts'
 import type { Transaction } from '../store/store.ts'
 import { followImageReports } from './image-reports.ts'
@@ -45,11 +46,24 @@ async function storeObserved(ctx: Context, hostId: string, observed: Observed): 
       capacity_disk_gb: observed.capacity.disk_gb,
       images: observed.images,
       last_seen_at: ctx.now(),
+      last_repair: recordRepairs(tx, host, observed.network_repairs ?? []),
     })
     await followImageReports(ctx, tx, hostId, { before: host.images, after: observed.images })
     if (observed.usage !== undefined) await updateHostUsage(tx, hostId, observed.usage)
     await recordInstances(ctx, tx, hostId, observed.instances)
   })
+}
+
+/** Make events of the repairs that were not heard of before; gives the number of the last one that was. */
+function recordRepairs(tx: Transaction, host: StoredHost, repairs: readonly ObservedRepair[]): number {
+  let last = host.last_repair
+  for (const { number, at, vpc_id, object, detail } of repairs.toSorted((a, b) => a.number - b.number)) {
+    if (number <= last) continue
+    last = number
+    const told = { number, object, vpc_id, detail, repaired_at: toRfc3339(at) }
+    tx.changed({ resource: 'host', id: host.id, action: 'repaired', detail: told })
+  }
+  return last
 }
 
 async function recordInstances(

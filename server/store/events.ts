@@ -19,8 +19,15 @@ export interface StoredEvent extends Omit<EventRow, 'detail' | 'sequence'> {
   detail: EventDetail
 }
 
-/** Add a change to those of the same transaction: each resource has one event, with what it came to in the end. */
+/**
+ * Add a change to those of the same transaction: each resource has one event, with what it came to in the end. A repair
+ * is none of that: each has its own.
+ */
 export function mergeChange(changes: Map<string, Change>, change: Change): void {
+  if (change.action === 'repaired') {
+    changes.set(`${change.id} repaired ${changes.size}`, change)
+    return
+  }
   const key = `${change.resource} ${change.id}` // the id of an image may look like any other
   const before = changes.get(key)
   if (before === undefined) {

@@ -31,6 +31,7 @@ const said: HostReport = {
   capacity_disk_gb: 100,
   images: [],
   last_seen_at: 1_800_000_000_001,
+  last_repair: 0,
 }
 
 const reported = async (store: Store, changes: Partial<HostReport> = {}) =>

@@ -140,6 +140,7 @@ export type HostReport = Pick<
   | 'capacity_disk_gb'
   | 'images'
   | 'last_seen_at'
+  | 'last_repair'
 >
 
 const updateReported = prepare((db, place) =>
@@ -157,6 +158,7 @@ const updateReported = prepare((db, place) =>
       capacity_disk_gb: place('capacity_disk_gb'),
       images: place('images'),
       last_seen_at: place('last_seen_at'),
+      last_repair: place('last_repair'),
       silent: 0,
     })
     .where('id', '=', place('id')),
@@ -302,6 +304,7 @@ const emptyHost = {
   images: '[]',
   last_seen_at: 0,
   silent: 0,
+  last_repair: 0,
 } as const satisfies Omit<HostRow, 'id' | 'name' | 'created_at'>
 
 function parse(row: HostRow): StoredHost {

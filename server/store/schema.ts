@@ -52,6 +52,8 @@ export interface HostRow {
   allocated_disk_gb: number
   images: string
   last_seen_at: number
+  /** Number of the last repair of its networks that became an event. */
+  last_repair: number
   /** 1 once callers were told that nothing is heard of it any more, until its next report. */
   silent: number
 }

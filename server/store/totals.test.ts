@@ -120,4 +120,5 @@ const emptyHost = {
   images: '[]',
   last_seen_at: 7,
   silent: 0,
+  last_repair: 0,
 }

@@ -54,6 +54,10 @@ export class MortalHost implements HostDriver {
 
   applyNetworks(): void {}
 
+  healNetworks(taps: ReadonlySet<string>) {
+    return this.#alive(() => this.#machine.healNetworks(taps))
+  }
+
   capacity() {
     return this.#alive(() => this.#machine.capacity())
   }

@@ -51,6 +51,7 @@ create table hosts (
   images text not null default '[]'::text,
   last_seen_at bigint not null default 0,
   silent bigint not null default 0,
+  last_repair bigint not null default 0,
   constraint hosts_allocated_not_negative CHECK (((allocated_vcpus >= 0) AND (allocated_memory_mb >= 0) AND (allocated_disk_gb >= 0))),
   constraint hosts_pkey PRIMARY KEY (id)
 );

@@ -43,6 +43,7 @@ CREATE TABLE "hosts" (
   "images" text default '[]' not null,
   "last_seen_at" integer default 0 not null,
   "silent" integer default 0 not null,
+  "last_repair" integer default 0 not null,
   constraint "hosts_allocated_not_negative" check (allocated_vcpus >= 0 and allocated_memory_mb >= 0 and allocated_disk_gb >= 0)
 ) strict;
 
