@@ -3,6 +3,7 @@ import type {
   DesiredImage,
   DesiredInstance,
   DesiredNetwork,
+  HostOrphan,
   ObservedImage,
   ObservedRepair,
   RemovedImage,
@@ -10,6 +11,7 @@ import type {
 import type { ObservedUsage } from '@berth/contract/usage.ts'
 import type { GuestDesk } from './metadata/guest.ts'
 import type { Nic } from './nic.ts'
+import type { KnownObjects } from './orphans.ts'
 
 /**
  * What the agent needs of a host to run instances on it. The real host (qemu/) and the simulated one (simulated/) have
@@ -38,6 +40,12 @@ export interface HostDriver {
    * was put right, and those of the taps that no VMM has open.
    */
   healNetworks(taps: ReadonlySet<string>, options: { signal: AbortSignal }): Promise<NetworkHealth>
+
+  /**
+   * What there is of this installation on the host that nothing known explains. `known` is asked before and after the
+   * look, so that what comes or goes meanwhile is none.
+   */
+  findOrphans(known: () => KnownObjects, options: { signal: AbortSignal }): Promise<HostOrphan[]>
 
   /** What may be reserved on this host: vCPUs, MiB, GiB. */
   capacity(): Promise<{ vcpus: number; memory_mb: number; disk_gb: number }>

@@ -198,19 +198,29 @@ export class ImageStore {
   /** Remove what downloads, imports and builds left unfinished more than a day before `now` (ms UTC). */
   async removeStalePartials(now: number): Promise<void> {
     const { directory, log } = this.#options
-    const names = (await readdir(directory).catch(ignoreMissing)) ?? []
-    const inUse = new Set([...this.#downloads.keys()].map((id) => downloadPath(directory, id)))
-    for (const name of names.filter((each) => /\.partial(?:\.meta)?$/.test(each))) {
+    for (const name of await this.stalePartials(now)) {
       const path = join(directory, name)
-      const partial = path.replace(/\.meta$/, '')
-      if (inUse.has(partial)) continue
-      // A note is as old as its file: it is written once, the file for hours.
-      const file = (await stat(partial).catch(ignoreMissing)) ?? (await stat(path).catch(ignoreMissing))
-      if (file === undefined || now - file.mtimeMs <= partialAgeMs) continue
       await rm(path, { force: true })
-      await rm(notePath(partial), { force: true })
+      await rm(notePath(path.replace(/\.meta$/, '')), { force: true })
       log.info({ file: path }, 'unfinished image file removed')
     }
+  }
+
+  /** Names of unfinished files that no download writes and that are too old to be gone on with. */
+  async stalePartials(now: number): Promise<string[]> {
+    const { directory } = this.#options
+    const names = (await readdir(directory).catch(ignoreMissing)) ?? []
+    const inUse = new Set([...this.#downloads.keys()].map((id) => downloadPath(directory, id)))
+    const stale: string[] = []
+    for (const name of names.filter((each) => /\.partial(?:\.meta)?$/.test(each))) {
+      const partial = join(directory, name).replace(/\.meta$/, '')
+      if (inUse.has(partial)) continue
+      // A note is as old as its file: it is written once, the file for hours.
+      const file =
+        (await stat(partial).catch(ignoreMissing)) ?? (await stat(join(directory, name)).catch(ignoreMissing))
+      if (file !== undefined && now - file.mtimeMs > partialAgeMs) stale.push(name)
+    }
+    return stale
   }
 
   /** Stop all downloads; their waiters fail with `store_closed`, partials stay. Resolves when no file is touched. */

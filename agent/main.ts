@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
 import { type AgentSettings, defaultAgentSettings } from './config.ts'
 import { ConsoleForwarder } from './console-forwarder.ts'
+import { HostAudit } from './host-audit.ts'
 import type { HostDriver } from './host-driver.ts'
 import { Ledger, LedgerUnavailable } from './ledger.ts'
 import { AgentMetrics } from './metrics.ts'
@@ -113,6 +114,13 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     log,
     onChange: () => reports.pull(),
   })
+  const audit = new HostAudit({
+    driver,
+    known: () => reconciler.known(),
+    periodMs: parts.settings.auditMs,
+    timers,
+    log,
+  })
   metrics.countRecords(() => reconciler.powers())
   const usage = new UsageSampler(driver, now, log)
   metrics.showUsage(() => usage.latest)
@@ -141,6 +149,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     ...takeUsage(),
     instances: whole ? reconciler.observedInstances() : reconciler.changedInstances(),
     network_repairs: [...networks.pending],
+    ...(audit.pending === undefined ? {} : { audit: audit.pending }),
   })
 
   driver.answerGuests({
@@ -168,6 +177,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       try {
         const report = await observed(whole)
         await link.report(report)
+        audit.accepted(report.audit)
         networks.accepted(report.network_repairs ?? [])
         metrics.reported('accepted')
         if (whole) wholeAt = at
@@ -185,6 +195,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       reports.pull()
     }),
     networks.run(ending.signal),
+    audit.run(ending.signal),
   ]
   return {
     async stop() {

@@ -9,6 +9,7 @@ import { InstanceWorker } from './instance-worker.ts'
 import type { Ledger } from './ledger.ts'
 import type { Guest } from './metadata/guest.ts'
 import type { AgentMetrics } from './metrics.ts'
+import type { KnownObjects } from './orphans.ts'
 import type { ReadyMarker } from './ready-marker.ts'
 import type { Timers } from './timers.ts'
 
@@ -105,6 +106,12 @@ export class Reconciler {
       if (nic === null || bootId !== this.#options.driver.hostBootId) return []
       return [{ id, tap: nic.tap, runningSince: power === 'running' ? startedAt : null }]
     })
+  }
+
+  /** The instances of which something may be on this host, and their VPCs. */
+  known(): KnownObjects {
+    const records = [...this.#records.values()].filter(({ power }) => power !== 'absent')
+    return { instances: new Set(records.map(({ id }) => id)), vpcs: new Set(records.map(({ vpc_id }) => vpc_id)) }
   }
 
   /** Take in which of these cards' taps were found to be open in no VMM. */

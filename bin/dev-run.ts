@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { waitForExit } from '@berth/agent/process.ts'
+import type { HostOrphan } from '@berth/contract/host.ts'
 import { createBerthClient } from '@berth/sdk/client.ts'
 import { renderBanner } from './banner.ts'
 import {
@@ -56,7 +57,10 @@ export async function up(flags: DevFlags): Promise<number> {
   return 0
 }
 
-/** Delete every instance through the API, as a user would, then what belongs to no instance. */
+/**
+ * Delete every instance through the API, as a user would, then what belongs to no instance. Exit code 1 when deleting all
+ * instances left anything of them behind, also when that is removed by now.
+ */
 export async function down(flags: DevFlags): Promise<number> {
   if (!mayRun(flags)) return needsRoot
   if (!(await isDataDirectory(flags.dataDir))) {
@@ -66,8 +70,11 @@ export async function down(flags: DevFlags): Promise<number> {
   await stopHolder(flags.dataDir)
   const data = await openWhenFree(flags)
   const dev = await startDev(data, { ...flags, listen: { host: '127.0.0.1', port: 0 } }, logger(flags))
+  let left: HostOrphan[]
   try {
     await deleteAll(dev)
+    const nothing = { instances: new Set<string>(), vpcs: new Set<string>() }
+    left = await dev.driver.findOrphans(() => nothing, { signal: AbortSignal.timeout(60_000) })
   } finally {
     await dev.stop()
   }
@@ -77,7 +84,8 @@ export async function down(flags: DevFlags): Promise<number> {
   process.stdout.write(
     flags.purge ? `removed ${data.path}\n` : `everything is down; ${data.path} keeps database, keys and images\n`,
   )
-  return 0
+  for (const { kind, name, detail } of left) process.stderr.write(`berth: ${kind} ${name} was left over: ${detail}\n`)
+  return left.length === 0 ? 0 : 1
 }
 
 /** Throws when an answer is not what it should be: an error must not pass for "there are none". */

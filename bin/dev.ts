@@ -28,6 +28,7 @@ export interface DevOptions {
   /** Interface that public addresses are announced on; without it only this host reaches them. */
   publicInterface?: string
   stepDeadlines?: AgentSettings['deadlinesMs']
+  agentSettings?: Partial<AgentSettings>
 }
 
 export interface RunningDev {
@@ -69,14 +70,14 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
       log.child({ process: 'server' }),
     )
     await server.ensureExamples(await ensureExampleKey(paths.keys))
-    const { stepDeadlines } = options
+    const { stepDeadlines, agentSettings } = options
     agent = startAgent(
       {
         ledgerFile: paths.ledger,
         serverUrl: server.url,
         credential,
         registry: agentMetrics,
-        ...(stepDeadlines === undefined ? {} : { settings: { deadlinesMs: stepDeadlines } }),
+        settings: { ...agentSettings, ...(stepDeadlines === undefined ? {} : { deadlinesMs: stepDeadlines }) },
       },
       driver,
       log.child({ process: 'agent' }),

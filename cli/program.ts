@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { addApplyCommand } from './apply.ts'
+import { addAuditCommand } from './audit.ts'
 import { addCompletionCommands } from './completion.ts'
 import { addEventCommands } from './events.ts'
 import { addHostCommands } from './hosts.ts'
@@ -54,6 +55,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addOperationCommands(program, io)
   addApplyCommand(program, io)
   addEventCommands(program, io)
+  addAuditCommand(program, io)
   addStatusCommand(program, io)
   addMetricsCommand(program, io)
   addCompletionCommands(program, io)

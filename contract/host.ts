@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { hostOrphanKinds, mostHostOrphans } from './audit.ts'
 import { chosenIdPattern, generatedIdPattern } from './ids.ts'
 import { CatalogueImage, HostImage, ImageId, RegisteredSha256 } from './images.ts'
 import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from './instances.ts'
@@ -256,6 +257,16 @@ export const ObservedRepair = Type.Object(
 )
 export type ObservedRepair = Static<typeof ObservedRepair>
 
+export const HostOrphan = Type.Object(
+  {
+    kind: oneOf(hostOrphanKinds),
+    name: Type.String({ maxLength: 500 }),
+    detail: Type.String({ maxLength: 500 }),
+  },
+  strict,
+)
+export type HostOrphan = Static<typeof HostOrphan>
+
 export const Observed = Type.Object(
   {
     agent_session: TimeMs,
@@ -280,6 +291,12 @@ export const Observed = Type.Object(
         maxItems: mostRepairs,
         description: 'Those of which no report was accepted yet; the numbers tell which were heard of before',
       }),
+    ),
+    audit: Type.Optional(
+      Type.Object(
+        { age_ms: Count, orphans: Type.Array(HostOrphan, { maxItems: mostHostOrphans }) },
+        { ...strict, description: 'What the host last found that nothing explains; when no report told of it yet' },
+      ),
     ),
   },
   strict,

@@ -471,6 +471,26 @@ export interface paths {
         patch: operations["updateHost"];
         trace?: never;
     };
+    "/v1/audit/orphans": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What exists and nothing explains
+         * @description Leftovers of the database, as it is now, and of the hosts, as each last looked (`hosts[].audited_at`, once a minute). Empty unless something went wrong. At most 100 of each kind of the database and 1000 of each host.
+         */
+        get: operations["listOrphans"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/events": {
         parameters: {
             query?: never;
@@ -1378,6 +1398,25 @@ export interface components {
             spec?: {
                 schedulable?: boolean;
             };
+        };
+        Orphan: {
+            /** @enum {string} */
+            kind: "namespace" | "link" | "route" | "neighbour" | "nft_table" | "nft_object" | "connection" | "process" | "runtime_file" | "instance_directory" | "image_partial" | "address" | "public_ip" | "public_address" | "reservation" | "operation" | "label" | "security_group_use" | "ssh_key_use" | "idempotency_key";
+            /** @description What the host or the database calls it */
+            name: string;
+            /** @description Where it is; "" when it is in the database */
+            host_id: string;
+            /** @description Why nothing explains it */
+            detail: string;
+        };
+        OrphanList: {
+            items: components["schemas"]["Orphan"][];
+            /** @description How fresh the items of each host are; those of the database are of this moment */
+            hosts: {
+                host_id: string;
+                /** @description When this host last looked; "" when it never has */
+                audited_at: string;
+            }[];
         };
         Event: {
             /** @description Rises with every event; also the id of the event */
@@ -3599,6 +3638,34 @@ export interface operations {
             414: components["responses"]["UriTooLong"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            431: components["responses"]["HeaderTooLarge"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+            507: components["responses"]["StorageFull"];
+        };
+    };
+    listOrphans: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OrphanList"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["ForbiddenOrigin"];
+            414: components["responses"]["UriTooLong"];
             431: components["responses"]["HeaderTooLarge"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import type { AgentSettings } from '@berth/agent/config.ts'
 import { hostIdOf, type RunningAgent, startAgent } from '@berth/agent/main.ts'
 import { type FaultPoint, SimulatedHost, type SimulatedHostOptions } from '@berth/agent/simulated/host.ts'
+import type { OrphanList } from '@berth/contract/audit.ts'
 import type { Host } from '@berth/contract/hosts.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
@@ -351,8 +352,14 @@ export class Stack {
     return (await this.api<Host>('GET', `/v1/hosts/${this.hostId}`)).body
   }
 
-  /** Stop everything that runs and remove the directory. */
+  /** Stop everything that runs and remove the directory. Throws when the audit finds anything left over. */
   async close(): Promise<void> {
+    const left = this.#server === null ? [] : await leftOver(this).catch(() => []) // a test may have broken the server
+    await this.#end()
+    if (left.length > 0) throw new Error(`left over: ${left.map(({ kind, name }) => `${kind} ${name}`).join(', ')}`)
+  }
+
+  async #end(): Promise<void> {
     for (const release of this.#releases) release()
     await this.stopAgent()
     this.host.restart() // ends what the simulated guests have scheduled
@@ -367,6 +374,16 @@ export class Stack {
   #accepted(answer: Answer<Accepted>): string {
     if (answer.status !== 202) throw new Error(`answered with ${answer.status}: ${answer.text}`)
     return answer.body.operation_id
+  }
+}
+
+/** What the audit finds, once it has had the time that sweeps take. */
+export async function leftOver(stack: Stack): Promise<OrphanList['items']> {
+  const deadline = performance.now() + 500
+  for (;;) {
+    const { body, status } = await stack.api<OrphanList>('GET', '/v1/audit/orphans')
+    const items = status === 200 ? body.items : []
+    if (items.length === 0 || performance.now() > deadline) return items
   }
 }
 

@@ -6,7 +6,8 @@ import { isPlanned, type RulesetNames } from './ruleset.ts'
 /** Commands end early with the signal. */
 type Abortable = Pick<CommandOptions, 'signal'>
 
-const namespaceDirectory = '/run/netns'
+/** Where the names of namespaces are. */
+export const namespaceDirectory = '/run/netns'
 
 /** Kernel parameters of every VPC's namespace; `default` is what a new device starts with. */
 export const namespaceSettings = [

@@ -87,6 +87,14 @@ export function compareListings(wanted: Listing, seen: Listing): ListingDifferen
   return { foreign, detail: others.length === 0 ? first : `${first}, and ${others.length} more` }
 }
 
+/** Chains, sets, maps and elements of a listing that the one that is wanted has not. Pure. */
+export function foreignTo(wanted: Listing, seen: Listing): string[] {
+  return [
+    ...[...seen.definitions.keys()].filter((name) => !wanted.definitions.has(name)),
+    ...[...seen.elements].filter((element) => !wanted.elements.has(element)),
+  ]
+}
+
 /** The tables of this name in a network namespace, entered by `enter` (an argv; empty for the one we are in). */
 export async function readListing(enter: readonly string[], table: string, options: Abortable): Promise<Listing> {
   const argv = [...enter, 'nft', '--json', 'list', 'ruleset']

@@ -1,10 +1,13 @@
+import type { HostOrphan } from '@berth/contract/host.ts'
 import { hostTableName, uplinkName } from '@berth/contract/host-names.ts'
 import { Address4 } from 'ip-address'
 import type { NetworkHealth } from '../host-driver.ts'
+import type { KnownObjects } from '../orphans.ts'
 import { CommandError, runCommand } from '../run-command.ts'
 import { renderHostRuleset } from './host-ruleset.ts'
 import { uplinkInside, uplinkRange } from './names.ts'
 import { parseLinks, readSettings } from './observation.ts'
+import { hostOrphans, linkAlias } from './orphans.ts'
 import { compareListings, ExpectedListing, readListing } from './ruleset-listing.ts'
 
 /** The two ends of an uplink: the host's is the VPC's gateway to the world. */
@@ -122,6 +125,14 @@ export class Uplinks {
     })
   }
 
+  /** What there is of this installation in the host's own namespace that no known VPC explains. */
+  findOrphans(known: () => KnownObjects, options: Abortable): Promise<HostOrphan[]> {
+    return this.#inTurn(async () => {
+      const expected = this.#publicAddresses.size === 0 ? null : await this.#expected.of(this.#ruleset(), options)
+      return hostOrphans(this.#installation, known, expected, options)
+    })
+  }
+
   async #healRoutes(
     vpcId: string,
     addresses: readonly string[],
@@ -159,7 +170,9 @@ export class Uplinks {
     if (existing === undefined) {
       await hostBatch([`link add ${name} type veth peer name ${uplinkInside} netns ${namespace}`], options)
     }
-    await hostBatch([`addr replace ${outsideAddress}/31 dev ${name}`, `link set ${name} up`], options)
+    const alias = linkAlias(this.#installation)
+    const lines = [`addr replace ${outsideAddress}/31 dev ${name}`, `link set ${name} alias ${alias} up`]
+    await hostBatch(lines, options)
     return { name, outsideAddress, insideAddress }
   }
 

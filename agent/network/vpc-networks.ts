@@ -1,10 +1,11 @@
 import { join } from 'node:path'
-import type { Desired, DesiredNetwork } from '@berth/contract/host.ts'
-import { vpcNamespaceName } from '@berth/contract/host-names.ts'
+import type { Desired, DesiredNetwork, HostOrphan } from '@berth/contract/host.ts'
+import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import type { Logger } from 'pino'
 import type { CardTraffic, NetworkHealth } from '../host-driver.ts'
 import type { Nic } from '../nic.ts'
+import type { KnownObjects } from '../orphans.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
 import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, updateGuests } from './dnsmasq.ts'
@@ -21,6 +22,7 @@ import {
   setSysctls,
 } from './namespace.ts'
 import { observeNamespace } from './observation.ts'
+import { namespaceOrphans, vpcOrphans } from './orphans.ts'
 import { type PlannedRepair, planRepairs, type Remedy, remedies } from './repairs.ts'
 import { type RulesetNames, renderRuleset, rulesetNames, withoutTables } from './ruleset.ts'
 import { ExpectedListing } from './ruleset-listing.ts'
@@ -276,6 +278,30 @@ export class VpcNetworks {
       await apply[remedy](asked)
       for (const repair of asked) repaired(repair)
     }
+  }
+
+  /** What there is of this installation's networks that nothing known explains. Each VPC is looked at in its turn. */
+  async findOrphans(known: () => KnownObjects, options: Abortable): Promise<HostOrphan[]> {
+    const { installation } = this.#options
+    const found = await namespaceOrphans(installation, known)
+    found.push(...(await this.#uplinks.findOrphans(known, options)))
+    const isTap = (link: string) => [...known().instances].some((id) => tapName(installation, id) === link)
+    for (const vpcId of known().vpcs) {
+      const look = async (vpc: VpcState) => {
+        const { network } = vpc
+        if (network === null || vpc.nics.size === 0 || !(await isNamespace(this.namespaceOf(vpcId)))) return
+        const explained = {
+          cidr: network.cidr,
+          isTap,
+          cards: [...vpc.nics.values()],
+          gateways: network.subnets.map(({ gateway }) => gateway),
+          rules: await vpc.expected.of(renderRuleset(this.#plan(vpc, network)), options),
+        }
+        found.push(...(await vpcOrphans(this.namespaceOf(vpcId), explained, options)))
+      }
+      await this.#inTurn(vpcId, options, look)
+    }
+    return found
   }
 
   /** Load the rules over what is there, whatever that is; `before` goes in the same transaction. */

@@ -7,6 +7,7 @@ import type {
   DesiredImage,
   DesiredInstance,
   DesiredNetwork,
+  HostOrphan,
   ObservedImage,
   RemovedImage,
 } from '@berth/contract/host.ts'
@@ -26,6 +27,7 @@ import { namespaceListeners } from '../metadata/listener.ts'
 import { MetadataService } from '../metadata/service.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
 import { type Nic, nicOf } from '../nic.ts'
+import { entriesOf, type KnownObjects, knownSince, runtimeProcesses, unexplained } from '../orphans.ts'
 import { killProcess, listProcesses } from '../process.ts'
 import { renderSeed, renderVendorData, seedNetworkOf, writeSeed } from '../seed.ts'
 import { systemTimers } from '../timers.ts'
@@ -130,6 +132,29 @@ export class QemuHost implements HostDriver {
 
   healNetworks(taps: ReadonlySet<string>, options: { signal: AbortSignal }): Promise<NetworkHealth> {
     return this.#networks.heal(taps, options)
+  }
+
+  async findOrphans(known: () => KnownObjects, options: { signal: AbortSignal }): Promise<HostOrphan[]> {
+    const { runtimeDirectory, dataDirectory, images } = this.#options
+    const knownMeanwhile = knownSince(known)
+    const [processes, files, directories, partials] = await Promise.all([
+      runtimeProcesses(runtimeDirectory),
+      entriesOf(runtimeDirectory),
+      entriesOf(join(dataDirectory, 'instances')),
+      images.stalePartials(Date.now()),
+    ])
+    const { instances, vpcs } = knownMeanwhile()
+    const namespaces = new Set([...vpcs].map((vpcId) => this.#networks.namespaceOf(vpcId)))
+    const explained = (name: string) => instances.has(name) || namespaces.has(name)
+    return [
+      ...(await this.#networks.findOrphans(knownMeanwhile, options)),
+      ...processes
+        .filter(({ of }) => !explained(of))
+        .map(({ pid, program, of }) => ({ kind: 'process', name: `${program} ${pid}`, detail: `of ${of}` }) as const),
+      ...unexplained('runtime_file', files, explained, `in ${runtimeDirectory}; of no instance and no VPC`),
+      ...unexplained('instance_directory', directories, (name) => instances.has(name), 'of no instance of this host'),
+      ...unexplained('image_partial', partials, () => false, 'older than a day, and no download writes it'),
+    ]
   }
 
   async capacity() {

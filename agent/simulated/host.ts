@@ -3,6 +3,7 @@ import type {
   DesiredImage,
   DesiredInstance,
   DesiredNetwork,
+  HostOrphan,
   ObservedImage,
   RemovedImage,
 } from '@berth/contract/host.ts'
@@ -10,6 +11,7 @@ import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { CardTraffic, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
 import { type Nic, nicOf } from '../nic.ts'
+import { type KnownObjects, knownSince } from '../orphans.ts'
 import { pause, systemTimers, type Timers } from '../timers.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { SimulatedImages } from './images.ts'
@@ -102,6 +104,13 @@ export class SimulatedHost implements HostDriver {
   /** Have an instance's tap taken from under its VMM, which stays without one as long as it runs. */
   loseTap(instanceId: string): void {
     this.#lostTaps.add(tapName(installation, instanceId))
+  }
+
+  async findOrphans(known: () => KnownObjects): Promise<HostOrphan[]> {
+    const knownMeanwhile = knownSince(known)
+    const { instances } = knownMeanwhile()
+    const left = [...this.#instances.keys()].filter((id) => !instances.has(id))
+    return left.map((id) => ({ kind: 'instance_directory', name: id, detail: 'of no instance of this host' }))
   }
 
   async capacity() {

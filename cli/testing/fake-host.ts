@@ -1,4 +1,11 @@
-import type { Desired, DesiredInstance, Observed, ObservedImage, ObservedInstance } from '@berth/contract/host.ts'
+import type {
+  Desired,
+  DesiredInstance,
+  HostOrphan,
+  Observed,
+  ObservedImage,
+  ObservedInstance,
+} from '@berth/contract/host.ts'
 import type { StepName } from '@berth/contract/operations.ts'
 
 /** What a host says of an instance, as far as it differs from one that has not begun. */
@@ -65,7 +72,11 @@ export class FakeHost {
     await this.heartbeat()
   }
 
-  async heartbeat(): Promise<void> {
+  async reportAudit(orphans: HostOrphan[]): Promise<void> {
+    await this.heartbeat({ audit: { age_ms: 0, orphans } })
+  }
+
+  async heartbeat(more: Partial<Observed> = {}): Promise<void> {
     const observed: Observed = {
       agent_session: 1,
       sequence: ++this.#sequence,
@@ -78,6 +89,7 @@ export class FakeHost {
       capacity: { vcpus: 64, memory_mb: 16_384, disk_gb: 1000 },
       images: this.#images,
       instances: [...this.#instances.values()],
+      ...more,
     }
     await this.#call('/v1/agent/observed', observed)
   }

@@ -2,6 +2,7 @@ import type { ConsoleChunk, Observed, ObservedInstance, ObservedRepair } from '@
 import { toRfc3339 } from '@berth/contract/units.ts'
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
+import { storeHostAudit } from '../store/audit.ts'
 import { appendConsole, consoleEnd } from '../store/console-log.ts'
 import { updateHostUsage } from '../store/host-usage.ts'
 import { findHost, insertHostIfAbsent, type StoredHost, updateHostReport } from '../store/hosts.ts'
@@ -50,6 +51,10 @@ async function storeObserved(ctx: Context, hostId: string, observed: Observed): 
     })
     await followImageReports(ctx, tx, hostId, { before: host.images, after: observed.images })
     if (observed.usage !== undefined) await updateHostUsage(tx, hostId, observed.usage)
+    const { audit } = observed
+    if (audit !== undefined) {
+      await storeHostAudit(tx, hostId, { audited_at: ctx.now() - audit.age_ms, orphans: audit.orphans })
+    }
     await recordInstances(ctx, tx, hostId, observed.instances)
   })
 }

@@ -1,3 +1,4 @@
+import * as audit from '@berth/contract/audit.ts'
 import * as events from '@berth/contract/events.ts'
 import * as hosts from '@berth/contract/hosts.ts'
 import * as images from '@berth/contract/images.ts'
@@ -19,6 +20,7 @@ import type { HostCredential } from '../config.ts'
 import type { Context } from '../context.ts'
 import { buildHttp } from '../http.ts'
 import { agentRoutes } from './agent.ts'
+import { auditRoutes } from './audit.ts'
 import { docsRoutes } from './docs.ts'
 import { eventRoutes } from './events.ts'
 import { healthRoutes } from './health.ts'
@@ -50,6 +52,7 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   networkRoutes(api, ctx)
   publicIpRoutes(api, ctx)
   hostRoutes(api, ctx)
+  auditRoutes(api, ctx)
   eventRoutes(api, ctx)
   agentRoutes(api, ctx, credentials)
   healthRoutes(api, ctx)
@@ -77,6 +80,7 @@ function namedSchemas(): object[] {
     usage,
     publicIps,
     hosts,
+    audit,
     events,
   ]
   return modules

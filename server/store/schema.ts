@@ -23,6 +23,7 @@ export interface Database {
   events: EventRow
   idempotency_keys: IdempotencyKeyRow
   host_usage: HostUsageRow
+  host_audits: HostAuditRow
 }
 
 /**
@@ -62,6 +63,14 @@ export interface HostRow {
 export interface HostUsageRow {
   host_id: string
   figures: string
+}
+
+/** What a host last found that nothing explains; one row a host. */
+export interface HostAuditRow {
+  host_id: string
+  audited_at: number
+  /** JSON of HostOrphan[]. */
+  orphans: string
 }
 
 export interface VpcRow {

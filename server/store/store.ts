@@ -8,7 +8,7 @@ import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
 import { images } from './migrations/0003-images.ts'
 import { hostUsage } from './migrations/0004-host-usage.ts'
 import { publicAddresses } from './migrations/0005-public-addresses.ts'
-import { networkRepairs } from './migrations/0006-network-repairs.ts'
+import { repairsAndAudits } from './migrations/0006-repairs-and-audits.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import { openPostgres, postgresColumnTypes } from './postgres.ts'
 import type { Database } from './schema.ts'
@@ -253,7 +253,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0003-images': images(types),
     '0004-host-usage': hostUsage(types),
     '0005-public-addresses': publicAddresses(types),
-    '0006-network-repairs': networkRepairs(types),
+    '0006-repairs-and-audits': repairsAndAudits(types),
   }
 }
 

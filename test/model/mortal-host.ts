@@ -58,6 +58,10 @@ export class MortalHost implements HostDriver {
     return this.#alive(() => this.#machine.healNetworks(taps))
   }
 
+  findOrphans(known: Parameters<SimulatedHost['findOrphans']>[0]) {
+    return this.#alive(() => this.#machine.findOrphans(known))
+  }
+
   capacity() {
     return this.#alive(() => this.#machine.capacity())
   }

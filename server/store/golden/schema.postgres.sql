@@ -20,6 +20,15 @@ create table events (
 );
 
 
+create table host_audits (
+  host_id text not null,
+  audited_at bigint not null,
+  orphans text not null,
+  constraint host_audits_host_id_fkey FOREIGN KEY (host_id) REFERENCES hosts(id),
+  constraint host_audits_pkey PRIMARY KEY (host_id)
+);
+
+
 create table host_usage (
   host_id text not null,
   figures text not null,

@@ -15,6 +15,12 @@ CREATE TABLE "events" (
   "detail" text not null
 ) strict;
 
+CREATE TABLE "host_audits" (
+  "host_id" text not null primary key references "hosts" ("id"),
+  "audited_at" integer not null,
+  "orphans" text not null
+) strict;
+
 CREATE TABLE "host_usage" (
   "host_id" text not null primary key references "hosts" ("id"),
   "figures" text not null
