@@ -62,7 +62,14 @@ describe('ssh', () => {
     )
   })
 
+  test('goes to the public address from another machine, which needs no root', async () => {
+    const run = await stack.run(['ssh', 'web-1'], { env: here.env, isRoot: false })
+    expect(run.spawned.map((argv) => [argv[0], argv.at(-1)])).toEqual([['ssh', 'root@203.0.113.1']])
+  })
+
   test('says where the instance is when it cannot be reached from this machine', async () => {
+    const own = (await stack.run(['public-ip', 'list', '-q'])).stdout.trim()
+    expect(await stack.run(['public-ip', 'detach', own])).toMatchObject({ code: 0 })
     const run = await stack.run(['ssh', 'web-1'], { isRoot: false })
     expect(run).toMatchObject({ code: 1, spawned: [] })
     expect(run.stderr).toContain(`its network is on host ${stack.host.id}`)

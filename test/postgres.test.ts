@@ -67,7 +67,10 @@ test('the life of an instance on PostgreSQL: create, ready, stop, start, patch, 
   const spec = { security_groups: ['sg-web'] }
   const patched = await stack.api<Instance>('PATCH', `/v1/instances/${id}`, { metadata: { labels }, spec })
   expect(patched.body).toMatchObject({ metadata: { labels, generation: 4 }, spec })
-  expect((await stack.reach(id, 'ready')).status.observed_generation).toBe(4)
+  await until(
+    () => stack.get(id),
+    ({ status }) => status.observed_generation === 4,
+  )
   expect((await stack.list('?label_selector=team%20in%20(platform,other)')).length).toBe(1)
   await stack.restartServer()
   expect((await stack.reach(id, 'ready')).id).toBe(id)
