@@ -7,6 +7,9 @@ export const gatewayMac = '02:00:00:00:00:01'
 /** Address of services inside every namespace (metadata, RFC 3927 link-local). */
 export const serviceAddress = '169.254.169.254'
 
+/** Addresses of a link alone (RFC 3927): those of the host's links, such as a cloud's metadata, are not its guests' business. */
+export const linkLocalRange = '169.254.0.0/16'
+
 /** Name of a namespace's end of its uplink; the host's end is named after the VPC (contract/host-names.ts). */
 export const uplinkInside = 'up0'
 

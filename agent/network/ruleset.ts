@@ -1,7 +1,7 @@
 import { groupKey } from '@berth/contract/host-names.ts'
 import type { PolicyGroup, PolicyRule } from '@berth/contract/network-policy.ts'
 import type { Nic } from '../nic.ts'
-import { serviceAddress, uplinkInside } from './names.ts'
+import { linkLocalRange, serviceAddress, uplinkInside, uplinkRange } from './names.ts'
 
 /** What the ruleset of a VPC's namespace is made from. */
 export interface RulesetPlan {
@@ -43,7 +43,8 @@ const metadataConnections = { perSecond: 50, burst: 100 }
  * A packet that opens a connection passes `antispoof` (its own tap, MAC and address or nothing), then `fwd_out` by the
  * groups of the tap it came from, then `fwd_in` by the groups of the tap it goes to: two chains, because `accept` ends
  * only one. Answers are taken in both by their connection; of a connection that a rule had let through, and that went,
- * the kernel is told to forget (`cutForbidden`). What a DHCP server says is the namespace's own alone.
+ * the kernel is told to forget (`cutForbidden`). What a DHCP server says is the namespace's own alone,
+ * and nobody reaches uplinks or link-local addresses of the host from here.
  */
 export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames): string {
   const nics = sorted(plan.nics)
@@ -282,6 +283,8 @@ table inet vpc {
     ct state related accept
     udp sport 67 udp dport 68 drop
     iifname "${uplinkInside}" accept
+    ip daddr ${uplinkRange} drop
+    ip daddr ${linkLocalRange} drop
     ct state new add @opened { ip saddr ct count over ${mostConnections} } drop
     iifname vmap @vm_out
   }
