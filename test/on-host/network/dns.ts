@@ -1,5 +1,5 @@
+import type { Peer } from '@berth/agent/network/testing/peer.ts'
 import { ipBytes } from './frames.ts'
-import type { Peer } from './peer.ts'
 
 /** What a name server answered (RFC 1035): its response code, 0 for success and 3 for no such name, and IPv4 addresses. */
 export interface DnsAnswer {

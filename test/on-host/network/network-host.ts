@@ -1,5 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises'
-import { ensureNamespace, inNamespace, ipBatch } from '@berth/agent/network/namespace.ts'
+import { inNamespace, ipBatch } from '@berth/agent/network/namespace.ts'
+import { makeGuestNamespace } from '@berth/agent/network/testing/guest-namespace.ts'
+import { Peer } from '@berth/agent/network/testing/peer.ts'
 import { VpcNetworks } from '@berth/agent/network/vpc-networks.ts'
 import type { Nic } from '@berth/agent/nic.ts'
 import { runCommand } from '@berth/agent/run-command.ts'
@@ -7,7 +9,6 @@ import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { tapName } from '@berth/contract/host-names.ts'
 import type { PolicyGroup, PolicyRule } from '@berth/contract/network-policy.ts'
 import { pino } from 'pino'
-import { Peer } from './peer.ts'
 
 /** Addresses of the stand-in world: the host's and the router's on the link between them, and one beyond the router. */
 export const world = { host: '198.51.100.1', router: '198.51.100.2', beyond: '203.0.113.99' } as const
@@ -132,17 +133,7 @@ export class NetworkHost {
       ...changes,
     }
     const namespace = `guest-${number}`
-    const vpcNamespace = this.networks.namespaceOf(vpcId)
-    await ensureNamespace(vpcNamespace) // so that the link is there before the card is attached
-    await runCommand(['ip', 'netns', 'add', namespace])
-    await runCommand([...inNamespace(namespace), 'sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1'])
-    await ipBatch(vpcNamespace, [`link add ${nic.tap} type veth peer name eth0 netns ${namespace}`])
-    await ipBatch(namespace, [
-      'link set lo up',
-      `link set eth0 address ${nic.mac} mtu 1450 up`,
-      `addr add ${nic.ip}/24 dev eth0`,
-      `route add default via ${gateway}`,
-    ])
+    await makeGuestNamespace(namespace, this.networks.namespaceOf(vpcId), nic)
     const guest = Object.assign(new Peer(namespace), { vpcId, nic, namespace })
     this.#guests.push(guest)
     await this.attach(guest)

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import { inNamespace } from '@berth/agent/network/namespace.ts'
+import { inNamespace } from '../namespace.ts'
 
 export type Transport = 'tcp' | 'udp'
 
@@ -193,6 +193,11 @@ export class Peer {
     await this.#must('pump', { to: address, port, seconds })
     const sunk = await to.#must<{ bits_per_second: number }>('sunk', { port, timeout: 30 })
     return sunk.bits_per_second
+  }
+
+  /** Seconds of each exchange of a byte and its answer on one connection to a server (`listen`). */
+  async roundTrips(to: string, port: number, count: number): Promise<number[]> {
+    return (await this.#must<{ seconds: number[] }>('round_trips', { to, port, count })).seconds
   }
 }
 

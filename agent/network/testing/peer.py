@@ -247,6 +247,18 @@ def sunk(port, timeout):
     return {"bits_per_second": sinks[port]["bits_per_second"]}
 
 
+def round_trips(to, port, count):
+    """Seconds of each of so many exchanges of one byte and its answer, one after the other on one connection."""
+    with socket.create_connection((to, port), 5) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        seconds = []
+        for _ in range(count):
+            start = time.perf_counter()
+            exchange(sock, 5, 1)
+            seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds}
+
+
 def segment_size(flow):
     """What a connection puts into one segment at most (TCP_MAXSEG, tcp(7))."""
     return {"bytes": flows[flow].getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)}
@@ -254,7 +266,7 @@ def segment_size(flow):
 
 commands = {each.__name__: each for each in (
     listen, tell, open_flow, ask, hear, close, query, respond, asked, ping, send, sniff, sniffed, flood, sink, pump,
-    sunk, segment_size)}
+    sunk, round_trips, segment_size)}
 
 
 def run(id, command, arguments):
