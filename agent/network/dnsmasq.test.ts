@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { expect, test } from 'vitest'
 import { expectGolden } from '../../test/golden.ts'
-import { renderDnsmasqConfig } from './dnsmasq.ts'
+import { testNic } from '../testing/nic.ts'
+import { renderDnsmasqConfig, updateGuests } from './dnsmasq.ts'
 
 const network: DesiredNetwork = {
   vpc_id: 'vpc-abc123',
@@ -48,6 +49,26 @@ test.skipIf(!installed)('dnsmasq reads it', () => {
     writeFileSync(file, renderDnsmasqConfig(directory, network, ['192.0.2.53']))
     const { status, stderr } = spawnSync('dnsmasq', ['--test', `--conf-file=${file}`], { encoding: 'utf8' })
     expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining('syntax check OK') })
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test('guests that are missing, changed or gone are put right, and others are not read', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
+  const hosts = join(directory, 'hosts.d')
+  const [kept, changed, gone, missing] = [testNic(1), testNic(2), testNic(3), testNic(4)]
+  try {
+    await updateGuests(directory, [kept, changed, gone], [kept, changed, gone])
+    writeFileSync(join(hosts, kept.tap), 'as it is')
+    const renamed = { ...changed, hostname: 'renamed' }
+    await updateGuests(directory, [kept, renamed, missing], [renamed])
+    expect(readdirSync(hosts).sort()).toEqual([kept.tap, changed.tap, missing.tap].sort())
+    expect(readFileSync(join(hosts, kept.tap), 'utf8')).toBe('as it is')
+    expect(readFileSync(join(hosts, changed.tap), 'utf8')).toBe(`${changed.ip} renamed\n`)
+    await updateGuests(directory, [kept], [kept])
+    expect(readFileSync(join(hosts, kept.tap), 'utf8')).toBe(`${kept.ip} ${kept.hostname}\n`)
+    expect(readdirSync(join(directory, 'dhcp.d'))).toEqual([kept.tap])
   } finally {
     rmSync(directory, { recursive: true })
   }

@@ -55,15 +55,17 @@ export function renderDnsmasqConfig(
 
 /**
  * Have dnsmasq running for a VPC with this configuration and these guests. It survives the agent; one that runs with
- * another configuration is replaced. `directory` must be reachable for the user dnsmasq becomes.
+ * another configuration is replaced. `directory` must be reachable for the user dnsmasq becomes. `changed` are those of
+ * the guests whose files may say something else (see `updateGuests`).
  */
 export async function ensureDnsmasq(
   namespace: string,
   directory: string,
   network: DesiredNetwork,
   nics: readonly Nic[],
+  changed: readonly Nic[],
 ): Promise<void> {
-  await updateGuests(directory, nics)
+  await updateGuests(directory, nics, changed)
   const config = renderDnsmasqConfig(directory, network, await hostNameServers())
   const configFile = join(directory, 'dnsmasq.conf')
   const running = await findDnsmasq(directory)
@@ -107,13 +109,16 @@ export async function repairDnsmasq(
 ): Promise<void> {
   const running = await findDnsmasq(directory)
   if (running !== null && !(await isInside(namespace, running.pid))) await stop(running)
-  await ensureDnsmasq(namespace, directory, network, nics)
+  await ensureDnsmasq(namespace, directory, network, nics, nics)
 }
 
-/** Have exactly these guests known to the dnsmasq of a directory. */
-export async function updateGuests(directory: string, nics: readonly Nic[]): Promise<void> {
+/**
+ * Have exactly these guests known to the dnsmasq of a directory. Only the files of those that are among `changed` are
+ * read; of the others one that is there is taken to be right.
+ */
+export async function updateGuests(directory: string, nics: readonly Nic[], changed: readonly Nic[]): Promise<void> {
   await makeDirectories(directory)
-  if (!(await syncGuestFiles(directory, nics))) return
+  if (!(await syncGuestFiles(directory, nics, changed))) return
   const running = await findDnsmasq(directory)
   if (running !== null) process.kill(running.pid, 'SIGHUP') // inotify tells it of new files, not of removed ones
 }
@@ -133,15 +138,18 @@ async function makeDirectories(directory: string): Promise<void> {
 }
 
 /** One file a guest in each directory, named by its tap; true when one had to go. */
-async function syncGuestFiles(directory: string, nics: readonly Nic[]): Promise<boolean> {
+async function syncGuestFiles(directory: string, nics: readonly Nic[], changed: readonly Nic[]): Promise<boolean> {
+  const suspect = new Set(changed.map((nic) => nic.tap))
   let removed = false
   for (const [folder, wanted] of guestFiles(nics)) {
-    for (const name of await readdir(join(directory, folder))) {
+    const present = new Set(await readdir(join(directory, folder)))
+    for (const name of present) {
       if (wanted.has(name)) continue
       await rm(join(directory, folder, name), { force: true })
       removed = true
     }
     for (const [name, text] of wanted) {
+      if (present.has(name) && !suspect.has(name)) continue
       const file = join(directory, folder, name)
       if ((await readFile(file, 'utf8').catch(() => null)) !== text) await writeFile(file, text, { mode: 0o644 })
     }

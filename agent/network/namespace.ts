@@ -1,6 +1,6 @@
 import { access, mkdir, readlink, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type CommandOptions, runCommand } from '../run-command.ts'
+import { CommandError, type CommandOptions, runCommand } from '../run-command.ts'
 import { isPlanned, type RulesetNames } from './ruleset.ts'
 
 /** Commands end early with the signal. */
@@ -102,6 +102,20 @@ export async function ipBatch(namespace: string, lines: readonly string[], optio
 export async function listLinks(namespace: string, options: Abortable = {}): Promise<string[]> {
   const { stdout } = await runCommand(['ip', '-netns', namespace, '-json', 'link', 'show'], options)
   return namesOf(stdout, 'ifname')
+}
+
+/**
+ * Whether a namespace has a link of this name. Asks for that one alone: a list of hundreds takes longer than all else that
+ * a new one needs. A list that could not be had is taken for none, so it is no answer to whether a link is gone.
+ */
+export async function linkExists(namespace: string, link: string, options: Abortable = {}): Promise<boolean> {
+  return runCommand(['ip', '-netns', namespace, 'link', 'show', 'dev', link], options).then(
+    () => true,
+    (error) => {
+      if (error instanceof CommandError && error.exitCode === 1) return false // also for a device that is not there
+      throw error
+    },
+  )
 }
 
 /** The names in a JSON list that ip(8) or nft(8) printed, which is empty text for no entry. */

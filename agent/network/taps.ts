@@ -1,7 +1,7 @@
 import type { Nic } from '../nic.ts'
 import { runCommand } from '../run-command.ts'
 import { gatewayMac, tapMtu } from './names.ts'
-import { ipBatch, listLinks } from './namespace.ts'
+import { ipBatch, linkExists, listLinks } from './namespace.ts'
 
 /** Bytes that may pass a tap at once above its bandwidth: a hundredth of a second's worth, one large segment at least. */
 const burstBytes = (mbps: number) => Math.max(131_072, mbps * 1250)
@@ -34,8 +34,9 @@ export function renderShapingLine({ tap, bandwidth_mbps: mbps }: Nic): string {
 
 /** Have the tap of an instance. Idempotent. */
 export async function ensureTap(namespace: string, nic: Nic, options: { signal?: AbortSignal } = {}): Promise<void> {
-  const exists = (await listLinks(namespace, options)).includes(nic.tap)
+  const exists = await linkExists(namespace, nic.tap, options)
   await ipBatch(namespace, renderTapLines(nic, exists), options)
+  if (!exists && nic.bandwidth_mbps === 0) return // no link is made with a limit
   const shaping = { ...options, input: `${renderShapingLine(nic)}\n` }
   await runCommand(['tc', '-netns', namespace, '-batch', '-'], shaping)
 }

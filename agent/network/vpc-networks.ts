@@ -139,7 +139,8 @@ export class VpcNetworks {
       await Promise.all([ensureTap(namespace, nic, options), this.#applyRules(namespace, vpc, options)])
       options.signal.throwIfAborted()
       if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, earlier, nic, options)
-      await ensureDnsmasq(namespace, this.#directoryOf(namespace), network, [...vpc.nics.values()])
+      const nics = [...vpc.nics.values()]
+      await ensureDnsmasq(namespace, this.#directoryOf(namespace), network, nics, prepare ? nics : [nic])
       vpc.prepared = true
       return namespace
     })
@@ -158,11 +159,12 @@ export class VpcNetworks {
     return this.#inTurn(vpcId, options, async (vpc) => {
       const namespace = this.namespaceOf(vpcId)
       const nic = vpc.nics.get(tap)
+      const wasPrepared = vpc.prepared
+      vpc.prepared = false // until all of the card is gone
       vpc.nics.delete(tap)
       vpc.taken.delete(tap)
       if (nic !== undefined) this.#options.metadata.disconnect(vpcId, nic.ip)
       if (vpc.nics.size === 0) {
-        vpc.prepared = false
         vpc.ruleset = null
         vpc.names = null
         await removeDnsmasq(this.#directoryOf(namespace))
@@ -182,7 +184,9 @@ export class VpcNetworks {
       for (const address of nic === undefined ? [] : [nic.ip, nic.public_ip]) {
         if (address !== '') await forgetConnections(namespace, address, options)
       }
-      await updateGuests(this.#directoryOf(namespace), [...vpc.nics.values()])
+      const nics = [...vpc.nics.values()]
+      await updateGuests(this.#directoryOf(namespace), nics, wasPrepared ? [] : nics)
+      vpc.prepared = wasPrepared
     })
   }
 
