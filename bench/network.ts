@@ -41,7 +41,7 @@ if (unknown.length > 0)
   throw new Error(`there is no ${unknown.join(', ')}; there are ${Object.keys(measurements).join(', ')}`)
 
 const interrupted = new AbortController()
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort())
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interrupted.abort()) // may come twice
 const bench: NetworkBench = { quick: values.quick, signal: interrupted.signal }
 const figures: Figure[] = []
 for (const name of names) {
