@@ -36,7 +36,7 @@ export function enforceLimits(app: FastifyInstance, limits: Limits, log: Logger)
   app.addHook('onSend', (request, reply, payload, done) => {
     done(null, payload) // sends it
     if (typeof payload !== 'string' && !Buffer.isBuffer(payload)) return // a stream has to look after itself
-    if (reply.raw.writableFinished) return // the kernel has taken it all, as it does with nearly every answer
+    if (isTaken(reply.raw)) return // as nearly every answer is
     untaken.add(request.socket, reply.raw, payload.length)
     closeWhenStalled(reply.raw, limits.stalledAnswerMs)
   })
@@ -77,6 +77,14 @@ function pipelineGuard(most: number): (request: FastifyRequest, response: Server
     socket.destroy()
     return true
   }
+}
+
+/**
+ * Whether the kernel has all of an answer. `writableFinished` says so only at a later tick, just before `finish`. An answer
+ * that waits behind another one on the same connection has no socket yet.
+ */
+function isTaken(response: ServerResponse): boolean {
+  return response.writableEnded && response.socket !== null && response.writableLength === 0
 }
 
 /**
