@@ -246,7 +246,7 @@ export class SimulatedHost implements HostDriver {
       bootMs: this.#options.guestBootMs,
       shutdownMs: this.#options.guestShutdownMs,
       timers: this.#options.timers,
-      bootId: `${instance.id}-${state.boots}`,
+      bootId: `${this.hostBootId}-${instance.id.slice(-12)}-${state.boots}`, // never used again, as a kernel's
       userData: instance.user_data === '' ? 'none' : 'ok',
       onSerial: (text) => this.#writeSerial(state, text),
       beforeEnd: () => this.#pass('quit'),

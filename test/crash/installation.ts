@@ -43,6 +43,8 @@ export class Installation {
     if (layout === 'dev') {
       this.ledgerFile = join(data, 'agent/ledger.db')
       const flags = ['--hypervisor', 'simulated', '--data-dir', data, '--listen', `127.0.0.1:${port}`]
+      // each instance gets an address, and hundreds are made: the default pool has 254 (RFC 2544 keeps these for tests)
+      flags.push('--public-pool', 'default=198.18.0.0/16')
       const { logLevel = 'error', errorFile } = options
       this.#server = new Child([join(root, 'bin/berth.ts'), 'dev', ...flags, '--log-level', logLevel], errorFile)
       this.#agent = null
