@@ -8,6 +8,7 @@ import {
 } from '@berth/contract/host.ts'
 import type { Instance } from '@berth/contract/instances.ts'
 import { describe, expect, test } from 'vitest'
+import { observedRunning } from './observed.ts'
 import { type Stack, startStack } from './stack.ts'
 
 /** A report as an agent makes it. */
@@ -24,25 +25,6 @@ function report(sequence: number, instances: ObservedInstance[] = [], session = 
     capacity: { vcpus: 10, memory_mb: 10_240, disk_gb: 100 },
     images: [],
     instances,
-  }
-}
-
-function observed(id: string, changes: Partial<ObservedInstance> = {}): ObservedInstance {
-  return {
-    id: id as ObservedInstance['id'],
-    generation: 1,
-    seen_generation: 1,
-    power: 'running',
-    off_cause: '',
-    reboots: 0,
-    restarts: 0,
-    started_at: 1_700_000_000_000,
-    conditions: {},
-    timeline: {},
-    steps: [],
-    failure: null,
-    network: { netns: '', interface: '' },
-    ...changes,
   }
 }
 
@@ -91,9 +73,9 @@ describe('reports', () => {
     const { id } = await stack.createReady()
     await stack.stopAgent()
     const session = Date.now() + 60_000
-    expect((await post(stack, report(5, [observed(id)], session))).status).toBe(204)
+    expect((await post(stack, report(5, [observedRunning(id)], session))).status).toBe(204)
     const before = (await stack.get(id)).status
-    const down = observed(id, { power: 'off', off_cause: 'guest' })
+    const down = observedRunning(id, { power: 'off', off_cause: 'guest' })
     for (const stale of [report(4, [down], session), report(5, [down], session), report(99, [down], session - 1)]) {
       const { status, body } = await post(stack, stale)
       expect({ status, code: body.code }).toEqual({ status: 409, code: 'stale_report' })
@@ -110,7 +92,7 @@ describe('reports', () => {
     const stop = await stack.act(id, 'stop')
     const start = await stack.act(id, 'start')
     // the guest went off before the host heard of either
-    await post(stack, report(1, [observed(id, { power: 'off', off_cause: 'guest', seen_generation: 1 })]))
+    await post(stack, report(1, [observedRunning(id, { power: 'off', off_cause: 'guest', seen_generation: 1 })]))
     expect((await stack.operation(start)).status).toBe('pending')
     expect((await stack.operation(stop)).status).toBe('cancelled')
     expect((await stack.get(id)).metadata.generation).toBe(3)
@@ -120,7 +102,7 @@ describe('reports', () => {
     await using stack = await startStack()
     const { id } = await stack.createReady()
     const before = await stack.get(id)
-    const foreign = report(1, [observed(id, { power: 'absent', restarts: 7 })])
+    const foreign = report(1, [observedRunning(id, { power: 'absent', restarts: 7 })])
     const { status } = await post(stack, foreign, stack.otherHost.credential)
     expect(status).toBe(204)
     expect(await stack.get(id)).toEqual(before)
@@ -165,7 +147,7 @@ describe('reports', () => {
 
   test('of instances nobody knows are ignored', async () => {
     await using stack = await startStack({ agent: false })
-    expect((await post(stack, report(1, [observed('inst-00000000000000000000')]))).status).toBe(204)
+    expect((await post(stack, report(1, [observedRunning('inst-00000000000000000000')]))).status).toBe(204)
     expect(await stack.list()).toEqual([])
   })
 
@@ -181,7 +163,7 @@ describe('reports', () => {
     await using stack = await startStack()
     const { id, status } = await stack.createReady()
     await stack.stopAgent()
-    await post(stack, report(1, [observed(id, { power: 'absent' })]))
+    await post(stack, report(1, [observedRunning(id, { power: 'absent' })]))
     const lost = await stack.get(id)
     expect(lost.status).toMatchObject({ state: 'provisioning', private_ip: status.private_ip })
     expect((await stack.hostDocument()).status.allocated.vcpus).toBe(1)
@@ -192,10 +174,10 @@ describe('reports', () => {
     const { id } = await stack.createReady()
     await stack.stopAgent()
     const unknown = { status: 'unknown', reason: '', message: '', at: 0 } as const
-    await post(stack, report(1, [observed(id, { conditions: { GuestReady: unknown } })], Date.now() + 60_000))
+    await post(stack, report(1, [observedRunning(id, { conditions: { GuestReady: unknown } })], Date.now() + 60_000))
     const waiting = stack.api<Instance>('GET', `/v1/instances/${id}?wait_for=ready&timeout=10`)
     const failed = { status: 'false', reason: 'user_data_failed', message: 'exit code 3', at: 0 } as const
-    await post(stack, report(2, [observed(id, { conditions: { GuestReady: failed } })], Date.now() + 120_000))
+    await post(stack, report(2, [observedRunning(id, { conditions: { GuestReady: failed } })], Date.now() + 120_000))
     const { headers, body } = await waiting
     expect(headers['berth-wait']).toBe('impossible')
     expect(body.status.state).toBe('running')
@@ -209,8 +191,8 @@ describe('reports', () => {
       { ...report(1), extra: 1 },
       { ...report(1), sequence: -1 },
       { ...report(1), hypervisor: 'xen' },
-      report(1, [observed('inst-1')]),
-      report(1, [observed('inst-00000000000000000000', { restarts: 1.5 })]),
+      report(1, [observedRunning('inst-1')]),
+      report(1, [observedRunning('inst-00000000000000000000', { restarts: 1.5 })]),
     ]) {
       expect((await post(stack, wrong)).status).toBe(422)
     }

@@ -3,6 +3,7 @@ import type { Observed } from '@berth/contract/host.ts'
 import SqliteDatabase from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import { type Scrape, scrape } from './metrics-text.ts'
+import { observedRunning } from './observed.ts'
 import { startStack, until } from './stack.ts'
 
 describe('requests', () => {
@@ -260,23 +261,5 @@ function report(sequence: number, instances: Observed['instances']): Observed {
     capacity: { vcpus: 10, memory_mb: 10_240, disk_gb: 100 },
     images: [],
     instances,
-  }
-}
-
-function observedRunning(id: string): Observed['instances'][number] {
-  return {
-    id: id as Observed['instances'][number]['id'],
-    generation: 1,
-    seen_generation: 1,
-    power: 'running',
-    off_cause: '',
-    reboots: 0,
-    restarts: 0,
-    started_at: 1_700_000_000_000,
-    conditions: {},
-    timeline: {},
-    steps: [],
-    failure: null,
-    network: { netns: '', interface: '' },
   }
 }

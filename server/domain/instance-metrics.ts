@@ -1,13 +1,13 @@
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { InstanceMetrics, ObservedUsage } from '@berth/contract/usage.ts'
 import type { Context } from '../context.ts'
-import { listHostUsage } from '../store/host-usage.ts'
+import { listUsageOfHost } from '../store/host-usage.ts'
 import { getInstance } from '../store/instances.ts'
 
 /** What an instance uses, as its host last counted it. Throws not_found. */
 export async function readInstanceMetrics(ctx: Context, id: string): Promise<InstanceMetrics> {
   const { host_id: hostId } = await getInstance(ctx.store.read, id)
-  const figures = hostId === null ? [] : await listHostUsage(ctx.store.read, hostId)
+  const figures = hostId === null ? [] : await listUsageOfHost(ctx.store.read, hostId)
   return document(id, figures.find((usage) => usage.id === id) ?? null)
 }
 

@@ -23,7 +23,7 @@ const ofHost = prepare((db, place) =>
 )
 
 /** What the instances of a host used when it last looked; empty before it did. */
-export async function listHostUsage(db: Reader, hostId: string): Promise<ObservedUsage[]> {
+export async function listUsageOfHost(db: Reader, hostId: string): Promise<ObservedUsage[]> {
   const row = await ofHost.first(db, { host_id: hostId })
   return row === undefined ? [] : JSON.parse(row.figures)
 }
