@@ -1,3 +1,7 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { Desired } from '@berth/contract/host.ts'
 import { PolicyGroup, type PolicyRule } from '@berth/contract/network-policy.ts'
 import fc from 'fast-check'
@@ -8,7 +12,9 @@ import { desiredInstance } from '../testing/desired-instance.ts'
 import { testNic } from '../testing/nic.ts'
 import { type Outcome, type Packet, RulesetEvaluator } from '../testing/ruleset-evaluator.ts'
 import { forbiddenConnections } from './connections.ts'
-import { type RulesetPlan, renderRuleset, rulesetNames } from './ruleset.ts'
+import { type Ruleset, type RulesetPlan, rulesetOf } from './ruleset.ts'
+import { compareListings, parseListing } from './ruleset-listing.ts'
+import { namesOf, renderChange, renderRuleset } from './ruleset-text.ts'
 
 const cidr = '10.0.0.0/16'
 const groupIds = ['sg-a', 'sg-b', 'sg-c', 'sg-unknown']
@@ -160,7 +166,7 @@ test('what the ruleset does with a packet is what the groups say', () => {
     plan.chain((plan) => fc.record({ plan: fc.constant(plan), packets: fc.array(packetOf(plan), { minLength: 8 }) })),
     ({ plan, packets }) => {
       const evaluator = new RulesetEvaluator()
-      evaluator.load(renderRuleset(plan))
+      evaluator.load(renderRuleset(rulesetOf(plan)))
       for (const packet of packets) {
         const expected = meaning(plan, packet)
         expect(evaluator.forward(packet, routeOf(plan)), JSON.stringify(packet)).toEqual(expected)
@@ -178,7 +184,7 @@ test('what the kernel is told to forget is what the ruleset would not let be ope
     plan.chain((plan) => fc.record({ plan: fc.constant(plan), packets: fc.array(packetOf(plan), { minLength: 8 }) })),
     ({ plan, packets }) => {
       const evaluator = new RulesetEvaluator()
-      evaluator.load(renderRuleset(plan))
+      evaluator.load(renderRuleset(rulesetOf(plan)))
       for (const each of packets) {
         const packet: Packet = { ...each, sourcePort: 40_000, state: 'new', direction: 'original' }
         const protocol = ({ 1: 'icmp', 6: 'tcp', 17: 'udp' } as const)[packet.protocol]
@@ -198,24 +204,54 @@ test('what the kernel is told to forget is what the ruleset would not let be ope
   fc.assert(property, { numRuns: 300 })
 })
 
-test('a ruleset that is loaded over another leaves nothing of it, in chains, sets or verdicts', () => {
-  const property = fc.property(fc.array(plan, { minLength: 2, maxLength: 4 }), fc.gen(), (plans, gen) => {
+test.each([
+  ['whole', (before: Ruleset, wanted: Ruleset) => renderRuleset(wanted, namesOf(before))],
+  ['by what differs', renderChange],
+])('a ruleset that is loaded %s over another leaves nothing of it', (_how, render) => {
+  const property = fc.property(fc.array(plan, { minLength: 2, maxLength: 4 }), (plans) => {
     const evaluator = new RulesetEvaluator()
-    plans.forEach((plan, index) => {
-      const before = plans[index - 1]
-      evaluator.load(renderRuleset(plan, before && rulesetNames(before)))
+    plans.map(rulesetOf).forEach((wanted, index, all) => {
+      const before = all[index - 1]
+      evaluator.load(before === undefined ? renderRuleset(wanted) : render(before, wanted))
       const fresh = new RulesetEvaluator()
-      fresh.load(renderRuleset(plan))
-      expect(evaluator.names).toEqual(fresh.names)
-      const packet = gen(packetOf, plan)
-      expect(evaluator.forward(packet, routeOf(plan))).toEqual(fresh.forward(packet, routeOf(plan)))
+      fresh.load(renderRuleset(wanted))
+      expect(evaluator.contents).toEqual(fresh.contents)
     })
   })
   fc.assert(property, { numRuns: 200 })
 })
 
+const nft = (...argv: string[]) => spawnSync('unshare', ['--net', 'sh', '-euc', ...argv], { encoding: 'utf8' })
+
+test.skipIf(nft('nft list tables').status !== 0)('the kernel has the same by changes as by whole loads', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'berth-ruleset-'))
+  const listing = (texts: readonly string[]) => {
+    const files = texts.map((text, index) => {
+      const file = join(directory, String(index))
+      writeFileSync(file, text)
+      return file
+    })
+    const script = 'for each; do nft -f "$each"; done; nft --json list ruleset'
+    const { status, stdout, stderr } = nft(script, 'sh', ...files)
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    return parseListing(stdout, 'vpc')
+  }
+  const property = fc.property(fc.array(plan, { minLength: 2, maxLength: 4 }), (plans) => {
+    const [first, ...others] = plans.map(rulesetOf)
+    if (first === undefined) return
+    const changes = others.map((wanted, index) => renderChange([first, ...others][index] ?? first, wanted))
+    const last = others.at(-1) ?? first
+    expect(compareListings(listing([renderRuleset(last)]), listing([renderRuleset(first), ...changes]))).toBeNull()
+  })
+  try {
+    fc.assert(property, { numRuns: 25 })
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
 test('the evaluator refuses what it does not know', () => {
-  const text = renderRuleset({ cidr, nics: [testNic(1)], groups: [] })
+  const text = renderRuleset(rulesetOf({ cidr, nics: [testNic(1)], groups: [] }))
   const load = (from: string, to: string) => () => {
     const evaluator = new RulesetEvaluator()
     evaluator.load(text.replace(from, to))

@@ -3,7 +3,8 @@ import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import { expect, test } from 'vitest'
 import { expectGolden } from '../../test/golden.ts'
 import { testNic } from '../testing/nic.ts'
-import { type RulesetPlan, renderRuleset, rulesetNames } from './ruleset.ts'
+import { type RulesetPlan, rulesetOf } from './ruleset.ts'
+import { namesOf, renderChange, renderRuleset } from './ruleset-text.ts'
 
 const anywhere = { cidr: '0.0.0.0/0' }
 const web: PolicyGroup = {
@@ -37,29 +38,54 @@ const many: RulesetPlan = {
   groups: [web, database],
 }
 
+const render = (plan: RulesetPlan, before?: RulesetPlan) =>
+  renderRuleset(rulesetOf(plan), before && namesOf(rulesetOf(before)))
+
 test('a VPC without a card lets nothing pass', () => {
-  expectGolden(import.meta.dirname, 'ruleset-empty.nft', renderRuleset(empty))
+  expectGolden(import.meta.dirname, 'ruleset-empty.nft', render(empty))
 })
 
 test('one card', () => {
-  expectGolden(import.meta.dirname, 'ruleset-one.nft', renderRuleset(one))
+  expectGolden(import.meta.dirname, 'ruleset-one.nft', render(one))
 })
 
 test('cards with several groups, none, unknown ones, public addresses and bandwidths', () => {
-  expectGolden(import.meta.dirname, 'ruleset-many.nft', renderRuleset(many))
+  expectGolden(import.meta.dirname, 'ruleset-many.nft', render(many))
 })
 
 test('what an earlier ruleset had and this one has not goes in the same transaction', () => {
-  expectGolden(import.meta.dirname, 'ruleset-shrunk.nft', renderRuleset(one, rulesetNames(many)))
+  expectGolden(import.meta.dirname, 'ruleset-shrunk.nft', render(one, many))
+})
+
+const change = (from: RulesetPlan, to: RulesetPlan) => renderChange(rulesetOf(from), rulesetOf(to))
+
+test('a card more brings its own chains and elements alone', () => {
+  expectGolden(import.meta.dirname, 'change-card-more.nft', change(many, { ...many, nics: [...many.nics, testNic(5)] }))
+})
+
+test('a card less takes what it alone had', () => {
+  const nics = many.nics.filter(({ security_groups: groups }) => !groups.includes('sg-db'))
+  expectGolden(import.meta.dirname, 'change-card-less.nft', change(many, { ...many, nics }))
+})
+
+test('other rules of a group change the chains of that group alone', () => {
+  const groups = [{ ...web, rules: web.rules.slice(1) }, database]
+  expectGolden(import.meta.dirname, 'change-rules.nft', change(many, { ...many, groups }))
+})
+
+test('equal rulesets need no change, and one of another network is loaded whole', () => {
+  expect(change(many, many)).toBe('')
+  const moved = { ...many, cidr: '10.1.0.0/16' }
+  expect(change(many, moved)).toBe(render(moved, many))
 })
 
 test('the order of cards and groups makes no difference', () => {
   const turned = { ...many, nics: [...many.nics].reverse(), groups: [...many.groups].reverse() }
-  expect(renderRuleset(turned)).toBe(renderRuleset(many))
+  expect(render(turned)).toBe(render(many))
 })
 
 test('every filtering base chain drops by default, and everything is flushed before it is filled', () => {
-  const text = renderRuleset(many)
+  const text = render(many)
   const filters = text
     .split('\n')
     .filter((line) => line.includes('type filter hook') && !line.includes('priority -150'))
@@ -77,7 +103,7 @@ const nft = (input: string) => spawnSync('unshare', ['--net', 'nft', '-f', '-'],
 test.skipIf(nft('').status !== 0)('nft loads it, also over another one and over itself', () => {
   const steps: [RulesetPlan, RulesetPlan?][] = [[empty], [many, empty], [many, many], [one, many], [empty, one]]
   // one transaction: each step is what the kernel is left with by the one before
-  const script = steps.map(([plan, before]) => renderRuleset(plan, before && rulesetNames(before))).join('')
+  const script = steps.map(([plan, before]) => render(plan, before)).join('')
   const { status, stderr } = nft(script)
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
 })

@@ -12,10 +12,18 @@ export interface RulesetPlan {
   groups: readonly PolicyGroup[]
 }
 
-/** Chains and sets of a ruleset whose names depend on cards, groups and bandwidths. */
-export interface RulesetNames {
-  chains: ReadonlySet<string>
-  sets: ReadonlySet<string>
+/** The ruleset of a VPC's namespace, as parts that can be compared. */
+export interface Ruleset {
+  /** Declarations of the sets, maps and chains that every ruleset has. */
+  declarations: string
+  /** The rules of those chains. */
+  base: string
+  /** Declarations of the sets that cards, groups and bandwidths bring, by name. */
+  sets: ReadonlyMap<string, string>
+  /** The rules of the chains that they bring, by name. */
+  chains: ReadonlyMap<string, readonly string[]>
+  /** Elements of all sets and maps but those that packets fill, by family, table and name. */
+  elements: ReadonlyMap<string, readonly string[]>
 }
 
 /**
@@ -34,11 +42,8 @@ export const servicePacketsPerSecond = 1000
 const metadataConnections = { perSecond: 50, burst: 100 }
 
 /**
- * The whole nftables ruleset of a VPC's namespace. Loaded as one transaction: sets and chains are declared (which keeps
- * those that exist), emptied and filled again, so no packet is lost and a failing load changes nothing; `stale` names
- * what earlier rulesets had and this one has not, which goes in the same transaction. Sorted, so equal input gives equal
- * text. All values come from our own patterns (tap names, MACs, addresses, ids); names and descriptions are not in the
- * input. Pure.
+ * The nftables ruleset of a VPC's namespace. Sorted, so equal input gives equal rulesets. All values come from our own
+ * patterns (tap names, MACs, addresses, ids); names and descriptions are not in the input. Pure.
  *
  * A packet that opens a connection passes `antispoof` (its own tap, MAC and address or nothing), then `fwd_out` by the
  * groups of the tap it came from, then `fwd_in` by the groups of the tap it goes to: two chains, because `accept` ends
@@ -46,53 +51,20 @@ const metadataConnections = { perSecond: 50, burst: 100 }
  * the kernel is told to forget (`cutForbidden`). What a DHCP server says is the namespace's own alone,
  * and nobody reaches uplinks or link-local addresses of the host from here.
  */
-export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames): string {
+export function rulesetOf(plan: RulesetPlan): Ruleset {
   const nics = sorted(plan.nics)
-  const names = rulesetNames(plan)
-  const members = membersOf(nics)
   const groups = carriedGroups(plan)
   const rates = distinctRates(nics)
   const withPublic = nics.filter((nic) => nic.public_ip !== '')
-  return [
-    declarations(names, rates),
-    'flush table arp vpc',
-    'flush set arp vpc bind',
-    'flush table inet vpc',
-    ...['bind', 'bindmac', 'chaddr', ...groupSets(plan)].map((set) => `flush set inet vpc ${set}`),
-    ...['vm_in', 'vm_out', 'rates', 'public_in', 'public_out'].map((map) => `flush map inet vpc ${map}`),
-    ...[...stale.chains].filter((chain) => !names.chains.has(chain)).map((chain) => `delete chain inet vpc ${chain}`),
-    ...[...stale.sets].filter((set) => !names.sets.has(set)).map((set) => `delete set inet vpc ${set}`),
-    ...elements(
-      'arp vpc bind',
-      nics.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`),
-    ),
-    ...elements(
-      'inet vpc bind',
-      nics.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`),
-    ),
-    ...elements(
-      'inet vpc bindmac',
-      nics.map((nic) => `"${nic.tap}" . ${nic.mac}`),
-    ),
-    ...elements(
-      'inet vpc chaddr',
-      nics.map((nic) => `"${nic.tap}" . 0x${nic.mac.replaceAll(':', '')}`),
-    ),
-    ...[...members].flatMap(([group, addresses]) => elements(`inet vpc ${memberSet(group)}`, addresses)),
-    ...elements(
-      'inet vpc rates',
-      nics.filter((nic) => nic.bandwidth_mbps > 0).map((nic) => `"${nic.tap}" : jump ${rateChain(nic.bandwidth_mbps)}`),
-    ),
-    ...elements(
-      'inet vpc public_in',
-      withPublic.map((nic) => `${nic.public_ip} : ${nic.ip}`),
-    ),
-    ...elements(
-      'inet vpc public_out',
-      withPublic.map((nic) => `${nic.ip} : ${nic.public_ip}`),
-    ),
-    baseRules(plan.cidr),
-    chains([
+  const members = membersOf(nics)
+  return {
+    declarations,
+    base: baseRules(plan.cidr),
+    sets: new Map([
+      ...groupIds(plan).map((id): [string, string] => [memberSet(id), 'type ipv4_addr;']),
+      ...rates.map((rate): [string, string] => [rateSet(rate), dynamicTaps]),
+    ]),
+    chains: new Map([
       ...rates.map((rate): Chain => [rateChain(rate), [rateRule(rate)]]),
       ...groups.flatMap((group): Chain[] => [
         [ingressChain(group.id), directionRules(group, 'ingress')],
@@ -103,41 +75,24 @@ export function renderRuleset(plan: RulesetPlan, stale: RulesetNames = noNames):
         [`out_${nic.tap}`, [...jumps(nic, plan, egressChain), 'drop']],
       ]),
     ]),
-    ...elements(
-      'inet vpc vm_in',
-      nics.map((nic) => `"${nic.tap}" : jump in_${nic.tap}`),
-    ),
-    ...elements(
-      'inet vpc vm_out',
-      nics.map((nic) => `"${nic.tap}" : jump out_${nic.tap}`),
-    ),
-    '',
-  ].join('\n')
-}
-
-const noNames: RulesetNames = { chains: new Set(), sets: new Set() }
-
-/** Removes both tables, whether they are there or not. Before a ruleset in one transaction it clears what is not ours. */
-export const withoutTables = ['arp', 'inet']
-  .map((family) => `table ${family} vpc {\n}\ndelete table ${family} vpc\n`)
-  .join('')
-
-/** Which chains and sets the ruleset of a plan has besides those that every ruleset has. Pure. */
-export function rulesetNames(plan: RulesetPlan): RulesetNames {
-  const rates = distinctRates(plan.nics)
-  return {
-    chains: new Set([
-      ...sorted(plan.nics).flatMap(({ tap }) => [`in_${tap}`, `out_${tap}`]),
-      ...carriedGroups(plan).flatMap(({ id }) => [ingressChain(id), egressChain(id)]),
-      ...rates.map(rateChain),
+    elements: new Map([
+      ['arp vpc bind', nics.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`)],
+      ['inet vpc bind', nics.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`)],
+      ['inet vpc bindmac', nics.map((nic) => `"${nic.tap}" . ${nic.mac}`)],
+      ['inet vpc chaddr', nics.map((nic) => `"${nic.tap}" . 0x${nic.mac.replaceAll(':', '')}`)],
+      ...groupIds(plan).map((id): [string, string[]] => [`inet vpc ${memberSet(id)}`, members.get(id) ?? []]),
+      [
+        'inet vpc rates',
+        nics
+          .filter((nic) => nic.bandwidth_mbps > 0)
+          .map((nic) => `"${nic.tap}" : jump ${rateChain(nic.bandwidth_mbps)}`),
+      ],
+      ['inet vpc public_in', withPublic.map((nic) => `${nic.public_ip} : ${nic.ip}`)],
+      ['inet vpc public_out', withPublic.map((nic) => `${nic.ip} : ${nic.public_ip}`)],
+      ['inet vpc vm_in', nics.map((nic) => `"${nic.tap}" : jump in_${nic.tap}`)],
+      ['inet vpc vm_out', nics.map((nic) => `"${nic.tap}" : jump out_${nic.tap}`)],
     ]),
-    sets: new Set([...groupSets(plan), ...rates.map(rateSet)]),
   }
-}
-
-/** Whether a chain or set of a namespace is one of those whose names depend on the plan. */
-export function isPlanned(name: string): boolean {
-  return /^(?:in_|out_|sgi_|sgo_|sgm_|rate_|spent_)/.test(name)
 }
 
 const ingressChain = (group: string) => `sgi_${groupKey(group)}`
@@ -156,21 +111,26 @@ function carriedGroups({ nics, groups }: RulesetPlan): PolicyGroup[] {
   return groups.filter(({ id }) => carried.has(id)).sort((a, b) => (a.id < b.id ? -1 : 1))
 }
 
-/** A set of members for each group that a card carries or that a rule names. */
-function groupSets(plan: RulesetPlan): string[] {
+/** The groups that have a set of their members: those that a card carries or that a rule names. */
+function groupIds(plan: RulesetPlan): string[] {
   const named = carriedGroups(plan).flatMap(({ rules }) =>
     rules.flatMap(({ remote }) => ('security_group' in remote ? [remote.security_group] : [])),
   )
   const all = new Set([...plan.nics.flatMap((nic) => nic.security_groups), ...named])
-  return [...all].sort().map(memberSet)
+  return [...all].sort()
 }
 
+/** Addresses of the cards that carry each group. */
 function membersOf(nics: readonly Nic[]): Map<string, string[]> {
   const members = new Map<string, string[]>()
   for (const nic of nics) {
-    for (const group of nic.security_groups) members.set(group, [...(members.get(group) ?? []), nic.ip])
+    for (const group of nic.security_groups) {
+      const addresses = members.get(group)
+      if (addresses === undefined) members.set(group, [nic.ip])
+      else addresses.push(nic.ip)
+    }
   }
-  return new Map([...members].sort(([a], [b]) => (a < b ? -1 : 1)))
+  return members
 }
 
 function distinctRates(nics: readonly Nic[]): number[] {
@@ -209,8 +169,10 @@ function rateRule(mbps: number): string {
   return `update @${rateSet(mbps)} { iifname limit rate over ${bytes} bytes/second burst ${bytes / 10} bytes } drop`
 }
 
-function declarations({ chains: named, sets }: RulesetNames, rates: readonly number[]): string {
-  return `table arp vpc {
+/** Of a set of taps that packets fill. */
+const dynamicTaps = 'type ifname; flags dynamic,timeout; timeout 1m; size 65535;'
+
+const declarations = `table arp vpc {
   set bind { type ifname . ether_addr . ipv4_addr; }
   chain input { type filter hook input priority 0; policy drop; }
 }
@@ -218,8 +180,8 @@ table inet vpc {
   set bind { type ifname . ether_addr . ipv4_addr; }
   set bindmac { type ifname . ether_addr; }
   set chaddr { typeof iifname . ${clientOfDhcp}; }
-  set asked { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }
-  set knocked { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }
+  set asked { ${dynamicTaps} }
+  set knocked { ${dynamicTaps} }
   set opened { type ipv4_addr; flags dynamic; size 65535; }
   set taken { type ipv4_addr; flags dynamic; size 65535; }
   map vm_in { type ifname : verdict; }
@@ -227,12 +189,7 @@ table inet vpc {
   map rates { type ifname : verdict; }
   map public_in { type ipv4_addr : ipv4_addr; }
   map public_out { type ipv4_addr : ipv4_addr; }
-${[...sets]
-  .filter((set) => set.startsWith('sgm_'))
-  .map((set) => `  set ${set} { type ipv4_addr; }\n`)
-  .join('')}${rates
-  .map((rate) => `  set ${rateSet(rate)} { type ifname; flags dynamic,timeout; timeout 1m; size 65535; }\n`)
-  .join('')}  chain antispoof { type filter hook prerouting priority raw; policy drop; }
+  chain antispoof { type filter hook prerouting priority raw; policy drop; }
   chain input { type filter hook input priority 0; policy drop; }
   chain output { type filter hook output priority -150; policy accept; }
   chain fwd_out { type filter hook forward priority 0; policy drop; }
@@ -240,8 +197,7 @@ ${[...sets]
   chain mss { type filter hook forward priority -150; policy accept; }
   chain nat_pre { type nat hook prerouting priority dstnat; policy accept; }
   chain nat_post { type nat hook postrouting priority srcnat; policy accept; }
-${[...named].map((chain) => `  chain ${chain} { }\n`).join('')}}`
-}
+}`
 
 /** The rules that no card or group changes. */
 function baseRules(cidr: string): string {
@@ -310,12 +266,3 @@ table inet vpc {
 }
 
 type Chain = [name: string, rules: readonly string[]]
-
-function chains(all: readonly Chain[]): string {
-  const bodies = all.map(([name, rules]) => `  chain ${name} {\n${rules.map((rule) => `    ${rule}\n`).join('')}  }\n`)
-  return `table inet vpc {\n${bodies.join('')}}`
-}
-
-function elements(set: string, values: readonly string[]): string[] {
-  return values.length === 0 ? [] : [`add element ${set} { ${values.join(', ')} }`]
-}

@@ -11,21 +11,12 @@ import { cutForbidden, forgetConnections } from './connections.ts'
 import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, updateGuests } from './dnsmasq.ts'
 import { findHolder } from './holder.ts'
 import { serviceAddress, uplinkInside } from './names.ts'
-import {
-  ensureNamespace,
-  ipBatch,
-  isNamespace,
-  listRuleNames,
-  loadRuleset,
-  nameNamespace,
-  removeNamespace,
-  setSysctls,
-} from './namespace.ts'
+import { ensureNamespace, ipBatch, isNamespace, nameNamespace, removeNamespace, setSysctls } from './namespace.ts'
+import { NamespaceRules } from './namespace-rules.ts'
 import { observeNamespace } from './observation.ts'
 import { namespaceOrphans, vpcOrphans } from './orphans.ts'
 import { type PlannedRepair, planRepairs, type Remedy, remedies } from './repairs.ts'
-import { type RulesetNames, renderRuleset, rulesetNames, withoutTables } from './ruleset.ts'
-import { ExpectedListing } from './ruleset-listing.ts'
+import type { RulesetPlan } from './ruleset.ts'
 import { ensureTap, removeTap } from './taps.ts'
 import { countTraffic } from './traffic.ts'
 import { Uplinks } from './uplinks.ts'
@@ -38,11 +29,7 @@ interface VpcState {
   taken: Map<string, string>
   /** Namespace, uplink and DNS were made or looked at by this run of the agent. */
   prepared: boolean
-  /** Ruleset that was loaded last, and the names that may be in the kernel; null when that has to be looked at. */
-  ruleset: string | null
-  names: RulesetNames | null
-  /** What the rules are in the kernel when they are as they should be. */
-  expected: ExpectedListing
+  rules: NamespaceRules
   /** Changes of one VPC happen one after the other. */
   queue: Promise<unknown>
 }
@@ -74,7 +61,7 @@ export interface VpcNetworksOptions {
 
 /**
  * The VPCs of this host: a namespace each while it has an instance, with an uplink to the host, its ruleset and dnsmasq
- * rendered whole from the cards attached to it and applied in one go.
+ * made from the cards attached to it, each applied in one go.
  */
 export class VpcNetworks {
   readonly #options: VpcNetworksOptions
@@ -112,10 +99,11 @@ export class VpcNetworks {
     await this.#inTurn(vpcId, { signal }, async (vpc) => {
       const namespace = this.namespaceOf(vpcId)
       if (vpc.network === null || vpc.nics.size === 0 || !(await isNamespace(namespace))) return
-      await this.#applyRules(namespace, vpc, { signal })
-      await cutForbidden(namespace, this.#plan(vpc, vpc.network), { signal })
+      const plan = this.#plan(vpc, vpc.network)
+      await vpc.rules.apply(namespace, plan, { signal })
+      await cutForbidden(namespace, plan, { signal })
     }).catch((error) => {
-      this.#vpc(vpcId).ruleset = null // so that the next desired state tries again
+      this.#vpc(vpcId).rules.forget() // so that the next desired state tries again
       this.#options.log.error({ err: error, vpc_id: vpcId }, 'new rules could not be put in force')
     })
   }
@@ -136,7 +124,10 @@ export class VpcNetworks {
         await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
       }
       // rules name taps by their names: the two do not wait for each other
-      await Promise.all([ensureTap(namespace, nic, options), this.#applyRules(namespace, vpc, options)])
+      await Promise.all([
+        ensureTap(namespace, nic, options),
+        vpc.rules.apply(namespace, this.#plan(vpc, network), options),
+      ])
       options.signal.throwIfAborted()
       if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, earlier, nic, options)
       const nics = [...vpc.nics.values()]
@@ -165,8 +156,7 @@ export class VpcNetworks {
       vpc.taken.delete(tap)
       if (nic !== undefined) this.#options.metadata.disconnect(vpcId, nic.ip)
       if (vpc.nics.size === 0) {
-        vpc.ruleset = null
-        vpc.names = null
+        vpc.rules.forget()
         await removeDnsmasq(this.#directoryOf(namespace))
         await this.#options.metadata.close(vpcId)
         // the links by themselves: somebody's process in the namespace would keep them alive unseen
@@ -179,7 +169,7 @@ export class VpcNetworks {
       if (nic !== undefined && nic.public_ip !== '') {
         await this.#uplinks.ensure(vpcId, namespace, publicAddresses(vpc), options)
       }
-      await this.#applyRules(namespace, vpc, options)
+      if (vpc.network !== null) await vpc.rules.apply(namespace, this.#plan(vpc, vpc.network), options)
       await removeTap(namespace, tap, options)
       for (const address of nic === undefined ? [] : [nic.ip, nic.public_ip]) {
         if (address !== '') await forgetConnections(namespace, address, options)
@@ -251,7 +241,7 @@ export class VpcNetworks {
       options,
     )
     const repairs = planRepairs(
-      { network, nics, rules: await vpc.expected.of(renderRuleset(plan), options) },
+      { network, nics, rules: await vpc.rules.expected(plan, options) },
       {
         ...seen,
         uplink: await this.#uplinks.find(vpcId, options),
@@ -272,8 +262,11 @@ export class VpcNetworks {
           await setSysctls(namespace, [`net.ipv4.conf.${nic.tap}.proxy_arp=1`], options)
         }
       },
-      rules: () => this.#reloadRules(namespace, vpc, '', options),
-      rules_anew: () => this.#reloadRules(namespace, vpc, withoutTables, options),
+      rules: () => {
+        vpc.rules.forget()
+        return vpc.rules.apply(namespace, plan, options)
+      },
+      rules_anew: () => vpc.rules.replace(namespace, plan, options),
       dnsmasq: () => repairDnsmasq(namespace, directory, network, [...vpc.nics.values()]),
     }
     for (const remedy of remedies) {
@@ -299,25 +292,13 @@ export class VpcNetworks {
           isTap,
           cards: [...vpc.nics.values()],
           gateways: network.subnets.map(({ gateway }) => gateway),
-          rules: await vpc.expected.of(renderRuleset(this.#plan(vpc, network)), options),
+          rules: await vpc.rules.expected(this.#plan(vpc, network), options),
         }
         found.push(...(await vpcOrphans(this.namespaceOf(vpcId), explained, options)))
       }
       await this.#inTurn(vpcId, options, look)
     }
     return found
-  }
-
-  /** Load the rules over what is there, whatever that is; `before` goes in the same transaction. */
-  async #reloadRules(namespace: string, vpc: VpcState, before: string, options: Abortable): Promise<void> {
-    vpc.names = null
-    if (before === '') await this.#applyRules(namespace, vpc, options)
-    else if (vpc.network !== null) {
-      const plan = this.#plan(vpc, vpc.network)
-      await loadRuleset(namespace, before + renderRuleset(plan), options)
-      vpc.ruleset = renderRuleset(plan)
-      vpc.names = rulesetNames(plan)
-    }
   }
 
   /** Namespace, uplink and the routes between them, before any tap. */
@@ -328,8 +309,7 @@ export class VpcNetworks {
       if (holder !== null) await nameNamespace(namespace, holder, options)
     }
     await ensureNamespace(namespace, options)
-    vpc.ruleset = null
-    vpc.names = null
+    vpc.rules.forget()
     const uplink = await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
     await setSysctls(namespace, [`net.ipv4.conf.${uplinkInside}.proxy_arp=0`], options)
     const lines = [
@@ -344,29 +324,12 @@ export class VpcNetworks {
     this.#options.metadata.open(network.vpc_id, namespace)
   }
 
-  #plan(vpc: VpcState, network: DesiredNetwork) {
+  #plan(vpc: VpcState, network: DesiredNetwork): RulesetPlan {
     return { cidr: network.cidr, nics: [...vpc.nics.values()], groups: this.#groups }
   }
 
   #rulesDiffer(vpc: VpcState): boolean {
-    return vpc.network !== null && renderRuleset(this.#plan(vpc, vpc.network)) !== vpc.ruleset
-  }
-
-  /** Load the ruleset of a VPC. What cannot be loaded over what was noted is loaded over what is there. */
-  async #applyRules(namespace: string, vpc: VpcState, options: Abortable): Promise<void> {
-    if (vpc.network === null) return
-    const plan = this.#plan(vpc, vpc.network)
-    const noted = vpc.names
-    const before = noted ?? (await listRuleNames(namespace, options))
-    vpc.names = null
-    try {
-      await loadRuleset(namespace, renderRuleset(plan, before), options)
-    } catch (error) {
-      if (noted === null || options.signal.aborted) throw error
-      await loadRuleset(namespace, renderRuleset(plan, await listRuleNames(namespace, options)), options)
-    }
-    vpc.ruleset = renderRuleset(plan)
-    vpc.names = rulesetNames(plan)
+    return vpc.network !== null && vpc.rules.differFrom(this.#plan(vpc, vpc.network))
   }
 
   #directoryOf(namespace: string): string {
@@ -381,9 +344,7 @@ export class VpcNetworks {
       nics: new Map(),
       taken: new Map(),
       prepared: false,
-      ruleset: null,
-      names: null,
-      expected: new ExpectedListing('vpc'),
+      rules: new NamespaceRules(),
       queue: Promise.resolve(),
     }
     this.#vpcs.set(vpcId, vpc)

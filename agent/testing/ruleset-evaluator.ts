@@ -1,5 +1,5 @@
 /**
- * A small interpreter of nftables text: it reads what `renderRuleset` gives as nft would, and says what becomes of a packet
+ * A small interpreter of nftables text: it reads what `renderRuleset` and `renderChange` give as nft would, and says what becomes of a packet
  * in the `inet vpc` table. It knows the statements that are in use and refuses every other, so that a new one is not
  * passed over. What depends on time and counts (`limit`, `ct count`) is within its bounds. Checksums and MTUs it leaves out.
  */
@@ -57,10 +57,19 @@ export class RulesetEvaluator {
     }
   }
 
-  /** Names of the chains and sets that are there. */
-  get names(): string[] {
-    const { chains, sets, maps } = this.#table('inet vpc')
-    return [...chains.keys(), ...sets.keys(), ...maps.keys()].sort()
+  /** All that was loaded, each list of elements sorted. */
+  get contents(): object {
+    const sorted = <T>(entries: Iterable<[string, T]>) => Object.fromEntries([...entries].sort())
+    return sorted(
+      [...this.#tables].map(([name, { sets, maps, chains }]) => [
+        name,
+        {
+          sets: sorted([...sets].map(([set, elements]) => [set, [...elements].sort()])),
+          maps: sorted([...maps].map(([map, elements]) => [map, sorted(elements)])),
+          chains: sorted([...chains].map(([chain, { base, rules }]) => [chain, { base, rules: [...rules] }])),
+        },
+      ]),
+    )
   }
 
   /** Send a packet through the namespace. `route` gives the interface that leads to an address. */
@@ -96,6 +105,8 @@ export class RulesetEvaluator {
       /^(flush|delete|add) (set|map|chain|element) (\w+ \w+) (\w+)( \{ (.*) \})?$/.exec(line) ?? refuse(line)
     const table = this.#table(tableName)
     if (verb === 'add' && kind === 'element') addElements(table, name, list)
+    else if (verb === 'delete' && kind === 'element') deleteElements(table, name, list)
+    else if (verb === 'flush' && kind === 'chain') must(table.chains.get(name), line).rules = []
     else if (verb === 'flush') must(table.sets.get(name) ?? table.maps.get(name), line).clear()
     else if (verb === 'delete' && kind === 'chain') deleteChain(table, name)
     else if (verb === 'delete' && kind === 'set') deleteSet(table, name)
@@ -137,6 +148,17 @@ function addElements(table: Table, name: string, list: string): void {
       if (chain !== undefined) must(table.chains.get(chain), value)
       map.set(normal, value)
     }
+  }
+}
+
+function deleteElements(table: Table, name: string, list: string): void {
+  for (const element of list.split(', ')) {
+    const [key = '', value] = element.split(' : ')
+    const normal = key.replaceAll('"', '')
+    const there = value === undefined ? table.sets.get(name)?.has(normal) : table.maps.get(name)?.get(normal) === value
+    if (there !== true) throw new Error(`${name} has no ${element}`) // ENOENT
+    if (value === undefined) table.sets.get(name)?.delete(normal)
+    else table.maps.get(name)?.delete(normal)
   }
 }
 
