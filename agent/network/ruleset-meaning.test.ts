@@ -95,11 +95,17 @@ function packetOf({ nics }: RulesetPlan): fc.Arbitrary<Packet> {
         sourcePort: fc.constantFrom(67, 40_000),
         port: fc.constantFrom(...ports),
         track: fc.constantFrom('new', 'new', 'new', 'established', 'answer', 'invalid', 'related'),
+        inner: fc.oneof(
+          anyAddress,
+          fc.constantFrom(...nics).map(({ ip }) => ip),
+        ),
       }),
     )
-    .map(([from, { track, ...to }]) => ({
+    .map(([from, { track, inner, ...to }]) => ({
       ...from,
       ...to,
+      // connection tracking calls nothing else related
+      ...(track === 'related' ? { protocol: 1, inner } : {}),
       state: track === 'answer' ? 'established' : (track as Packet['state']),
       direction: track === 'answer' ? 'reply' : 'original',
     }))
@@ -111,6 +117,8 @@ function meaning({ nics, groups }: RulesetPlan, packet: Packet): Outcome {
   if (sender === undefined && packet.iifname !== 'up0') return null
   if (sender !== undefined && (sender.ip !== packet.source || sender.mac !== packet.etherSource)) return null
   if (sender === undefined && packet.source.startsWith('10.0.')) return null
+  // an error of a packet that was sent to somebody else
+  if (sender !== undefined && packet.inner !== undefined && packet.inner !== sender.ip) return null
   const named = nics.find((nic) => nic.public_ip === packet.destination)
   const destination = named?.ip ?? packet.destination
   const receiver = nics.find((nic) => nic.ip === destination)
@@ -186,7 +194,8 @@ test('what the kernel is told to forget is what the ruleset would not let be ope
       const evaluator = new RulesetEvaluator()
       evaluator.load(renderRuleset(rulesetOf(plan)))
       for (const each of packets) {
-        const packet: Packet = { ...each, sourcePort: 40_000, state: 'new', direction: 'original' }
+        const { inner: _, ...plain } = each
+        const packet: Packet = { ...plain, sourcePort: 40_000, state: 'new', direction: 'original' }
         const protocol = ({ 1: 'icmp', 6: 'tcp', 17: 'udp' } as const)[packet.protocol]
         const { source, destination } = packet
         const receiver = plan.nics.find((nic) => nic.public_ip === destination)?.ip ?? destination

@@ -38,6 +38,12 @@ export const mostConnections = 8192
 /** Packets a second that a guest may send to the services of its namespace (DNS, DHCP, metadata, ping). */
 export const servicePacketsPerSecond = 1000
 
+/**
+ * The address that the packet was sent to which an ICMP error is about: 32 bits of the IPv4 header behind ICMP's 8 bytes
+ * (RFC 792).
+ */
+const destinationOfError = '@th,192,32'
+
 /** Connections a second that a guest may open to the metadata service, and how many at once. */
 const metadataConnections = { perSecond: 50, burst: 100 }
 
@@ -80,6 +86,7 @@ export function rulesetOf(plan: RulesetPlan): Ruleset {
       ['inet vpc bind', nics.map((nic) => `"${nic.tap}" . ${nic.mac} . ${nic.ip}`)],
       ['inet vpc bindmac', nics.map((nic) => `"${nic.tap}" . ${nic.mac}`)],
       ['inet vpc chaddr', nics.map((nic) => `"${nic.tap}" . 0x${nic.mac.replaceAll(':', '')}`)],
+      ['inet vpc addressee', nics.map((nic) => `"${nic.tap}" . 0x${hexadecimal(nic.ip)}`)],
       ...groupIds(plan).map((id): [string, string[]] => [`inet vpc ${memberSet(id)}`, members.get(id) ?? []]),
       [
         'inet vpc rates',
@@ -100,6 +107,10 @@ const egressChain = (group: string) => `sgo_${groupKey(group)}`
 const memberSet = (group: string) => `sgm_${groupKey(group)}`
 const rateChain = (mbps: number) => `rate_${mbps}`
 const rateSet = (mbps: number) => `spent_${mbps}`
+
+function hexadecimal(address: string): string {
+  return Buffer.from(address.split('.').map(Number)).toString('hex')
+}
 
 function sorted(nics: readonly Nic[]): Nic[] {
   return [...nics].sort((a, b) => (a.tap < b.tap ? -1 : 1))
@@ -180,6 +191,7 @@ table inet vpc {
   set bind { type ifname . ether_addr . ipv4_addr; }
   set bindmac { type ifname . ether_addr; }
   set chaddr { typeof iifname . ${clientOfDhcp}; }
+  set addressee { typeof iifname . ${destinationOfError}; }
   set asked { ${dynamicTaps} }
   set knocked { ${dynamicTaps} }
   set opened { type ipv4_addr; flags dynamic; size 65535; }
@@ -213,6 +225,7 @@ table inet vpc {
     iifname "${uplinkInside}" ip saddr ${cidr} drop
     iifname "${uplinkInside}" accept
     iifname vmap @rates
+    icmp type { 3, 4, 5, 11, 12 } iifname . ${destinationOfError} != @addressee drop
     iifname . ether saddr . ip saddr @bind accept
     iifname . ether saddr @bindmac ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept
   }

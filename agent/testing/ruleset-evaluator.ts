@@ -13,6 +13,8 @@ export interface Packet {
   protocol: number
   sourcePort: number
   port: number
+  /** Of an ICMP error: the address that the packet was sent to which it is about. */
+  inner?: string
   /** What connection tracking says of it. */
   state: 'new' | 'established' | 'related' | 'invalid'
   direction: 'original' | 'reply'
@@ -293,6 +295,14 @@ const statements: readonly Statement[] = [
     run: (_table, packet, [, protocol = '', side, from = '', to = from]) => {
       const port = side === 'sport' ? packet.sourcePort : packet.port
       return when(packet.protocol === protocols[protocol] && port >= Number(from) && port <= Number(to))
+    },
+  },
+  {
+    form: /^icmp type \{ 3, 4, 5, 11, 12 \} iifname \. @th,192,32 != @(\w+)(?= |$)/,
+    run: (table, { iifname, inner }, [, set = '']) => {
+      if (inner === undefined) return 'next rule'
+      const hex = Buffer.from(inner.split('.').map(Number)).toString('hex')
+      return when(!must(table.sets.get(set), set).has(`${iifname} . 0x${hex}`))
     },
   },
   { form: /^add @\w+ \{ ip [sd]addr ct count over \d+ \}(?= |$)/, run: () => 'next rule' },

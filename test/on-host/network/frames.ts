@@ -51,6 +51,17 @@ export function udp(sourcePort: number, port: number, payload: string | Buffer):
   return Buffer.concat([uint16(sourcePort), uint16(port), uint16(8 + data.length), uint16(0), data])
 }
 
+/** An ICMP message about a packet that did not arrive (RFC 792). `rest` is the second word, such as the next hop's MTU. */
+export function icmpError(type: number, code: number, packet: Buffer, rest = 0): Buffer {
+  const head = Buffer.alloc(8)
+  head.writeUInt8(type, 0)
+  head.writeUInt8(code, 1)
+  head.writeUInt32BE(rest, 4)
+  const message = Buffer.concat([head, packet])
+  message.writeUInt16BE(checksum(message), 2)
+  return message
+}
+
 export function macBytes(mac: string): Buffer {
   return Buffer.from(mac.replaceAll(':', ''), 'hex')
 }
@@ -67,8 +78,9 @@ function uint16(value: number): Buffer {
 
 /** The Internet checksum (RFC 1071). */
 function checksum(bytes: Buffer): number {
+  const padded = bytes.length % 2 === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(1)])
   let sum = 0
-  for (let at = 0; at < bytes.length; at += 2) sum += bytes.readUInt16BE(at)
+  for (let at = 0; at < padded.length; at += 2) sum += padded.readUInt16BE(at)
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
   return ~sum & 0xffff
 }
