@@ -48,6 +48,7 @@ const guestFiles: readonly GuestFile[] = [
   { from: 'bash', to: 'bin/bash', mode: 0o755 },
   { from: 'boot', to: 'usr/lib/berth/boot', mode: 0o755 },
   { from: 'first-boot', to: 'usr/lib/berth/first-boot', mode: 0o755 },
+  { from: 'fetch-seed', to: 'usr/lib/berth/fetch-seed', mode: 0o755 },
   { from: 'network', to: 'usr/lib/berth/network', mode: 0o755 },
   { from: 'dhcp-event', to: 'usr/lib/berth/dhcp-event', mode: 0o755 },
   { from: 'shutdown', to: 'usr/lib/berth/shutdown', mode: 0o755 },
