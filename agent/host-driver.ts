@@ -31,7 +31,7 @@ export interface HostDriver {
    * Take what is desired of the VPCs and the security groups here; soon after, packets pass by it. Failures are this
    * host's to log and to repair.
    */
-  applyNetworks(desired: Pick<Desired, 'networks' | 'security_groups'>): void
+  applyNetworks(desired: DesiredNetworks): void
 
   /** Answer guests that ask for their metadata from what this desk knows, as soon as they can ask. */
   answerGuests(desk: GuestDesk): void
@@ -71,13 +71,18 @@ export interface HostDriver {
     image: DesiredImage,
     options: { signal: AbortSignal },
   ): Promise<void>
-  /** Have the namespace, tap and address in place, and the card as the intent asks for it. Throws HostError. */
+  /**
+   * Have the namespace, tap and address in place, and the card as the intent asks for it, but without a public address
+   * that is another instance's by now. Throws HostError.
+   */
   ensureNetwork(
     instance: DesiredInstance,
     network: DesiredNetwork,
     slot: number,
     options: { signal: AbortSignal },
   ): Promise<{ netns: string; nic: Nic }>
+  /** Whether a card that was made has the public address it was made with; another one may have got that since. */
+  keepsAddress(vpcId: string, nic: Nic): boolean
 
   /**
    * Start the VMM; resolves once its CPUs run. Waits for that until the signal is aborted. Ends what an earlier start
@@ -104,6 +109,11 @@ export interface HostDriver {
   watchSerial(instanceId: string, onOutput: () => void): () => void
 
   close(): Promise<void>
+}
+
+/** What is desired of the networks of a host, and which instance has which public address. */
+export type DesiredNetworks = Pick<Desired, 'networks' | 'security_groups'> & {
+  instances: readonly Pick<DesiredInstance, 'id' | 'public_ip'>[]
 }
 
 /** What passed a card: received is what came to the guest. */

@@ -15,7 +15,7 @@ import { InstanceSteps, stepError } from './instance-steps.ts'
 import { LedgerUnavailable } from './ledger.ts'
 import type { Guest } from './metadata/guest.ts'
 import type { AgentMetrics } from './metrics.ts'
-import { hasStaleAddress, isCurrent } from './nic.ts'
+import { hasStaleAddress, isCurrent, type Nic } from './nic.ts'
 import type { ReadyMarker } from './ready-marker.ts'
 import { SerialFollower } from './serial-follower.ts'
 import type { Timers } from './timers.ts'
@@ -276,10 +276,15 @@ export class InstanceWorker {
       reboots: record.reboots,
       failed_generation: record.failure === null ? null : record.seen_generation,
       restart_not_before: record.restart_not_before,
-      nic_current: record.nic === null || isCurrent(record.nic, this.#intent.instance),
+      nic_current: record.nic === null || this.#isCurrent(record.nic),
       address_stale: record.nic !== null && hasStaleAddress(record.nic, this.#intent.instance),
       longest_pause_ms: crash.firstPauseMs * 2 ** crash.maxQuickDeaths,
     } as const
+  }
+
+  #isCurrent(nic: Nic): boolean {
+    const { instance } = this.#intent
+    return isCurrent(nic, instance) && this.#env.driver.keepsAddress(instance.vpc_id, nic)
   }
 
   #vmmSituation() {

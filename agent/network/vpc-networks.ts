@@ -1,11 +1,12 @@
 import { join } from 'node:path'
-import type { Desired, DesiredNetwork, HostOrphan } from '@berth/contract/host.ts'
+import type { DesiredNetwork, HostOrphan } from '@berth/contract/host.ts'
 import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import type { Logger } from 'pino'
-import type { CardTraffic, NetworkHealth } from '../host-driver.ts'
+import type { CardTraffic, DesiredNetworks, NetworkHealth } from '../host-driver.ts'
 import type { Nic } from '../nic.ts'
 import type { KnownObjects } from '../orphans.ts'
+import { PublicAddressOwners } from '../public-address-owners.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
 import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, updateGuests } from './dnsmasq.ts'
@@ -67,6 +68,8 @@ export class VpcNetworks {
   readonly #options: VpcNetworksOptions
   readonly #vpcs = new Map<string, VpcState>()
   readonly #uplinks: Uplinks
+  /** By taps. */
+  readonly #owners = new PublicAddressOwners()
   #groups: readonly PolicyGroup[] = []
 
   constructor(options: VpcNetworksOptions) {
@@ -87,8 +90,11 @@ export class VpcNetworks {
   }
 
   /** Take the networks and groups that are desired. Resolves when the rulesets that this changes are in force. */
-  async apply({ networks, security_groups: groups }: Pick<Desired, 'networks' | 'security_groups'>): Promise<void> {
+  async apply({ networks, security_groups: groups, instances }: DesiredNetworks): Promise<void> {
     this.#groups = groups
+    this.#owners.hear(
+      instances.map(({ id, public_ip }) => ({ id: tapName(this.#options.installation, id), public_ip })),
+    )
     for (const network of networks) this.#vpc(network.vpc_id).network = network
     const changed = [...this.#vpcs].filter(([, vpc]) => vpc.nics.size > 0 && this.#rulesDiffer(vpc))
     await Promise.all(changed.map(([vpcId]) => this.#reload(vpcId)))
@@ -109,8 +115,9 @@ export class VpcNetworks {
   }
 
   /** Have a card in its VPC's namespace. Gives the namespace's name. Ends early with the signal, perhaps half made. */
-  attach(network: DesiredNetwork, nic: Nic, options: Abortable): Promise<string> {
+  attach(network: DesiredNetwork, asked: Nic, options: Abortable): Promise<string> {
     return this.#inTurn(network.vpc_id, options, async (vpc) => {
+      const nic = this.#owners.isAnothers(asked.public_ip, asked.tap) ? { ...asked, public_ip: '' } : asked
       const namespace = this.namespaceOf(network.vpc_id)
       const before = publicAddresses(vpc)
       const earlier = vpc.nics.get(nic.tap)
@@ -135,6 +142,12 @@ export class VpcNetworks {
       vpc.prepared = true
       return namespace
     })
+  }
+
+  /** Whether a card that was attached has the public address it was attached with. */
+  keepsAddress(vpcId: string, { tap, public_ip: address }: Nic): boolean {
+    const attached = this.#vpcs.get(vpcId)?.nics.get(tap)
+    return attached === undefined || attached.public_ip === address
   }
 
   /** What passed the cards of some VPCs, by the name of the tap. */

@@ -3,7 +3,6 @@ import { chmod, mkdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type {
-  Desired,
   DesiredImage,
   DesiredInstance,
   DesiredNetwork,
@@ -15,7 +14,14 @@ import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 import type { Logger } from 'pino'
 import { diskFiles, ensureOverlay, exists } from '../disks.ts'
-import { type CardTraffic, type HostDriver, HostError, type NetworkHealth, type Vmm } from '../host-driver.ts'
+import {
+  type CardTraffic,
+  type DesiredNetworks,
+  type HostDriver,
+  HostError,
+  type NetworkHealth,
+  type Vmm,
+} from '../host-driver.ts'
 import { ImageDownloadError } from '../image-download-error.ts'
 import { imagePath } from '../image-files.ts'
 import { observeImages } from '../image-report.ts'
@@ -122,7 +128,7 @@ export class QemuHost implements HostDriver {
     this.#networks.restore(vpcId, nic)
   }
 
-  applyNetworks(desired: Pick<Desired, 'networks' | 'security_groups'>): void {
+  applyNetworks(desired: DesiredNetworks): void {
     void this.#networks.apply(desired)
   }
 
@@ -208,6 +214,10 @@ export class QemuHost implements HostDriver {
     if (await exists(seed)) return
     if (image.datasource === 'network') return
     await writeSeed(seed, renderSeed(instance, seedNetworkOf(instance, network), image, this.#vendorData), options)
+  }
+
+  keepsAddress(vpcId: string, nic: Nic): boolean {
+    return this.#networks.keepsAddress(vpcId, nic)
   }
 
   async ensureNetwork(

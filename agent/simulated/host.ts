@@ -8,10 +8,11 @@ import type {
   RemovedImage,
 } from '@berth/contract/host.ts'
 import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
-import type { CardTraffic, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
+import type { CardTraffic, DesiredNetworks, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
 import { type Nic, nicOf } from '../nic.ts'
 import { type KnownObjects, knownSince } from '../orphans.ts'
+import { PublicAddressOwners } from '../public-address-owners.ts'
 import { pause, systemTimers, type Timers } from '../timers.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { SimulatedImages } from './images.ts'
@@ -67,6 +68,7 @@ export class SimulatedHost implements HostDriver {
   readonly #damages: NetworkHealth['repairs'] = []
   readonly #lostTaps = new Set<string>()
   readonly #held = new Map<FaultPoint, Hold>()
+  #owners = new PublicAddressOwners()
   /** How many agents were killed before the one that works now. */
   #agents = 0
 
@@ -78,7 +80,9 @@ export class SimulatedHost implements HostDriver {
   restore(): void {}
 
   /** It has no packets to filter. */
-  applyNetworks(): void {}
+  applyNetworks({ instances }: DesiredNetworks): void {
+    this.#owners.hear(instances)
+  }
 
   /** What the agent on it knows of its guests, who cannot ask for themselves here; null before an agent was there. */
   desk: GuestDesk | null = null
@@ -166,6 +170,11 @@ export class SimulatedHost implements HostDriver {
     return [...this.#instances.keys()].filter((id) => this.vmmOf(id) !== null)
   }
 
+  keepsAddress(_vpcId: string, { tap, public_ip: address }: Nic): boolean {
+    const state = [...this.#instances].find(([id]) => tapName(installation, id) === tap)?.[1]
+    return state === undefined || state.publicIp === address
+  }
+
   /** Where packets for public addresses go: the instances by the addresses. */
   publicAddresses(): Record<string, string> {
     const attached = [...this.#instances].filter(([, { publicIp }]) => publicIp !== '')
@@ -175,6 +184,7 @@ export class SimulatedHost implements HostDriver {
   /** What the agent had begun comes to nothing, as when it was killed; VMs run on. */
   abandonWork(): void {
     this.#agents++
+    this.#owners = new PublicAddressOwners()
     this.#images.abandon()
     for (const instance of this.#instances.values()) instance.watchers.clear()
   }
@@ -228,9 +238,10 @@ export class SimulatedHost implements HostDriver {
     await this.#work('network', signal)
     const state = this.#instance(instance)
     state.hasTap = true
+    const address = this.#owners.isAnothers(instance.public_ip, instance.id) ? '' : instance.public_ip
     // an address leads to the instance that got it last
-    for (const other of this.#instances.values()) if (other.publicIp === instance.public_ip) other.publicIp = ''
-    state.publicIp = instance.public_ip
+    for (const other of this.#instances.values()) if (other.publicIp === address) other.publicIp = ''
+    state.publicIp = address
     const gateway = network.subnets.find((subnet) => subnet.id === instance.subnet_id)?.gateway ?? ''
     const nic = nicOf(installation, instance, gateway, slot)
     return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }

@@ -96,7 +96,7 @@ export class VpcUnderTest {
 
   /** Have the group of all cards. Comes back when its rules are in force. */
   async setGroup(group: PolicyGroup): Promise<void> {
-    await this.#networks.apply({ networks: [this.#network], security_groups: [group] })
+    await this.#networks.apply({ instances: [], networks: [this.#network], security_groups: [group] })
   }
 }
 

@@ -1,4 +1,4 @@
-import type { HostDriver, Vmm } from '@berth/agent/host-driver.ts'
+import type { DesiredNetworks, HostDriver, Vmm } from '@berth/agent/host-driver.ts'
 import type { Nic } from '@berth/agent/nic.ts'
 import type { SimulatedHost } from '@berth/agent/simulated/host.ts'
 import type { SimulatedVmm } from '@berth/agent/simulated/vmm.ts'
@@ -52,7 +52,13 @@ export class MortalHost implements HostDriver {
 
   answerGuests(): void {}
 
-  applyNetworks(): void {}
+  applyNetworks(desired: DesiredNetworks): void {
+    if (!this.#dead()) this.#machine.applyNetworks(desired)
+  }
+
+  keepsAddress(vpcId: string, nic: Nic): boolean {
+    return this.#machine.keepsAddress(vpcId, nic)
+  }
 
   healNetworks(taps: ReadonlySet<string>) {
     return this.#alive(() => this.#machine.healNetworks(taps))

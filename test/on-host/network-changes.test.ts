@@ -64,7 +64,7 @@ test(`no packet is lost while the rules change ${changes} times`, async () => {
   })
   const nics = [testNic(1, { bandwidth_mbps: 0 }), testNic(2, { bandwidth_mbps: 0 })] as const
   const taps = new Set(nics.map(({ tap }) => tap))
-  await networks.apply({ networks: [network], security_groups: [groupWith([])] })
+  await networks.apply({ instances: [], networks: [network], security_groups: [groupWith([])] })
   for (const nic of nics) await networks.attach(network, nic, { signal: signal() })
   const namespace = networks.namespaceOf(vpcId)
   for (const [i, nic] of nics.entries()) await plugIn(namespace, nic, `guest-${i}`)
@@ -79,7 +79,11 @@ test(`no packet is lost while the rules change ${changes} times`, async () => {
     const said = text(sender.stdout)
     for (let change = 1; change <= changes; change++) {
       // other rules in front of those that the packets pass by, and the whole ruleset loaded for them
-      await networks.apply({ networks: [network], security_groups: [groupWith([rule('ingress', 'tcp', change)])] })
+      await networks.apply({
+        instances: [],
+        networks: [network],
+        security_groups: [groupWith([rule('ingress', 'tcp', change)])],
+      })
       expect(await networks.heal(taps, { signal: signal() })).toMatchObject({ repairs: [] }) // in its turn behind the change
     }
     const { stdout: rules } = await run(`nsenter --net=/run/netns/${namespace} -- nft list ruleset`)

@@ -53,7 +53,7 @@ describe('a network that somebody changed by hand', () => {
     await run('ip link set ext1 up')
     const log = pino({ level: process.env.BERTH_TEST_LOG ?? 'silent' })
     networks = new VpcNetworks({ installation, runtimeDirectory, announceOn: 'ext0', metadata: noMetadata, log })
-    await networks.apply({ networks: [network], security_groups: [web] })
+    await networks.apply({ instances: [], networks: [network], security_groups: [web] })
     for (const nic of nics) namespace = await networks.attach(network, nic, { signal: AbortSignal.timeout(20_000) })
   })
 

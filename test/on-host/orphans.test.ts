@@ -43,7 +43,7 @@ beforeAll(async () => {
     images: new ImageStore({ directory: images, log, clock: { now: Date.now }, allowPrivateSources: false }),
     log,
   })
-  host.applyNetworks({ networks: [network], security_groups: [] })
+  host.applyNetworks({ networks: [network], security_groups: [], instances: [] })
   ;({ netns: namespace } = await host.ensureNetwork(instance, network, 0, { signal: signal() }))
 })
 

@@ -62,6 +62,7 @@ export class NetworkHost {
   readonly internet: Peer
   readonly #vpcs = new Map<string, DesiredNetwork>()
   readonly #guests: Guest[] = []
+  readonly #owners = new Map<string, string>()
   #groups: readonly PolicyGroup[] = [open, out]
   #number = 0
 
@@ -144,7 +145,7 @@ export class NetworkHost {
   async attach(guest: Guest): Promise<void> {
     const network = this.#vpcs.get(guest.vpcId)
     if (network === undefined) throw new Error(`there is no ${guest.vpcId}`)
-    await this.networks.apply({ networks: [...this.#vpcs.values()], security_groups: [...this.#groups] })
+    await this.#apply()
     await this.networks.attach(network, guest.nic, { signal: AbortSignal.timeout(30_000) })
   }
 
@@ -162,10 +163,24 @@ export class NetworkHost {
     this.#guests.splice(this.#guests.indexOf(guest), 1)
   }
 
+  /** Have the server name this guest's instance as the one that a public address belongs to. */
+  async setOwner(address: string, guest: Guest): Promise<void> {
+    this.#owners.set(address, guest.namespace.replace('guest-', 'inst-'))
+    await this.#apply()
+  }
+
+  async #apply(): Promise<void> {
+    await this.networks.apply({
+      networks: [...this.#vpcs.values()],
+      security_groups: [...this.#groups],
+      instances: [...this.#owners].map(([address, id]) => ({ id, public_ip: address })),
+    })
+  }
+
   /** Have these groups, besides `open` and `out`. Comes back when their rules are in force. */
   async setGroups(...groups: PolicyGroup[]): Promise<void> {
     this.#groups = [open, out, ...groups]
-    await this.networks.apply({ networks: [...this.#vpcs.values()], security_groups: [...this.#groups] })
+    await this.#apply()
   }
 }
 
