@@ -16,6 +16,11 @@ export const runtimePackages: readonly HostPackage[] = [
     provides: 'dnsmasq',
     reason: 'answers DHCP and DNS inside a network (no service is started)',
   },
+  {
+    name: 'dnsmasq-utils',
+    provides: 'dhcp_release',
+    reason: 'frees the address of a deleted instance for the next one',
+  },
   { name: 'iputils-arping', provides: 'arping', reason: 'tells the network at which host a public address is' },
   { name: 'procps', provides: 'sysctl', reason: 'sets the forwarding rules of a network' },
   { name: 'openssh-client', provides: 'ssh', reason: 'makes the example key and logs in to instances' },

@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { expect, test } from 'vitest'
 import { expectGolden } from '../../test/golden.ts'
 import { testNic } from '../testing/nic.ts'
-import { renderDnsmasqConfig, updateGuests } from './dnsmasq.ts'
+import { dnsmasqFaults, renderDnsmasqConfig, shortenLog, updateGuests } from './dnsmasq.ts'
 
 const network: DesiredNetwork = {
   vpc_id: 'vpc-abc123',
@@ -69,6 +69,41 @@ test('guests that are missing, changed or gone are put right, and others are not
     await updateGuests(directory, [kept], [kept])
     expect(readFileSync(join(hosts, kept.tap), 'utf8')).toBe(`${kept.ip} ${kept.hostname}\n`)
     expect(readdirSync(join(directory, 'dhcp.d'))).toEqual([kept.tap])
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test('a lease that keeps an address from its card is a fault, and the own one is not', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
+  const nic = testNic(1)
+  const faults = async (mac: string) => {
+    writeFileSync(join(directory, 'leases'), `1795000000 ${mac} ${nic.ip} * *\n`)
+    return (await dnsmasqFaults('berth-abc123-x', directory, network, [nic])).filter((fault) => /keeps/.test(fault))
+  }
+  try {
+    expect(await faults('06:00:00:00:00:99')).toEqual([
+      `it keeps ${nic.ip} for 06:00:00:00:00:99, which has it no more`,
+    ])
+    expect(await faults(nic.mac)).toEqual([])
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test('a log is emptied when it has grown long, and left alone before', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
+  const log = join(directory, 'dnsmasq.log')
+  try {
+    await shortenLog(directory) // none yet
+    for (const [bytes, left] of [
+      [1024 * 1024, 1024 * 1024],
+      [1024 * 1024 + 1, 0],
+    ] as const) {
+      writeFileSync(log, 'x'.repeat(bytes))
+      await shortenLog(directory)
+      expect(statSync(log).size).toBe(left)
+    }
   } finally {
     rmSync(directory, { recursive: true })
   }

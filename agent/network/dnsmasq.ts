@@ -1,13 +1,23 @@
 import { spawn } from 'node:child_process'
-import { chmod, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { Address4 } from 'ip-address'
 import type { Nic } from '../nic.ts'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../process.ts'
+import { findStaleLeases, leaseFile, releaseStaleLeases } from './leases.ts'
 import { hostNameServers } from './name-servers.ts'
 import { tapMtu } from './names.ts'
 import { inNamespace, isInside } from './namespace.ts'
+
+/**
+ * Questions that a VPC may have at name servers that do not answer. A guest can keep some thousands so (`ruleset.ts` bounds
+ * their rate, dnsmasq gives up after ten seconds); with dnsmasq's own 150 one guest could refuse names to all others.
+ */
+const mostPendingQuestions = 10_000
+
+/** Bytes of a log above which it starts again: guests can have lines written to it. */
+const longestLog = 1024 * 1024
 
 /**
  * dnsmasq's configuration for a VPC (dnsmasq(8)): DHCP that hands each guest the address it has anyway, DNS of the
@@ -45,9 +55,11 @@ export function renderDnsmasqConfig(
     'expand-hosts',
     `hostsdir=${join(directory, 'hosts.d')}`,
     `dhcp-hostsdir=${join(directory, 'dhcp.d')}`,
-    `dhcp-leasefile=${join(directory, 'leases')}`,
+    `dhcp-leasefile=${leaseFile(directory)}`,
     'dhcp-authoritative',
+    'dhcp-ignore-names', // names are what Berth says, not what a guest calls itself
     'no-ping',
+    `dns-forward-max=${mostPendingQuestions}`,
     `dhcp-option=option:mtu,${tapMtu}`,
     ...ranges,
   ].join('\n')}\n`
@@ -69,10 +81,19 @@ export async function ensureDnsmasq(
   const config = renderDnsmasqConfig(directory, network, await hostNameServers())
   const configFile = join(directory, 'dnsmasq.conf')
   const running = await findDnsmasq(directory)
-  if (running !== null && (await readFile(configFile, 'utf8').catch(() => '')) === config) return
-  if (running !== null) await stop(running)
-  await writeFile(configFile, config, { mode: 0o644 })
-  await launch(namespace, directory, configFile)
+  if (running === null || (await readFile(configFile, 'utf8').catch(() => '')) !== config) {
+    if (running !== null) await stop(running)
+    await writeFile(configFile, config, { mode: 0o644 })
+    await launch(namespace, directory, configFile)
+  }
+  await releaseStaleLeases(namespace, directory, changed)
+}
+
+/** Empty the log of a VPC's dnsmasq when it has grown long; it is written by appending. */
+export async function shortenLog(directory: string): Promise<void> {
+  const log = logFile(directory)
+  const { size } = await stat(log).catch(() => ({ size: 0 }))
+  if (size > longestLog) await truncate(log)
 }
 
 /** What is otherwise with the dnsmasq of a VPC than `ensureDnsmasq` would have it, in words; empty when nothing is. */
@@ -97,6 +118,8 @@ export async function dnsmasqFaults(
     const same = names.length === files.size && names.every((name, i) => files.get(name) === texts[i])
     if (!same) faults.push(`its files in ${folder} are others`)
   }
+  const [stale] = await findStaleLeases(directory, nics)
+  if (stale !== undefined) faults.push(`it keeps ${stale.nic.ip} for ${stale.lease.mac}, which has it no more`)
   return faults
 }
 
@@ -128,6 +151,10 @@ export async function removeDnsmasq(directory: string): Promise<void> {
   const running = await findDnsmasq(directory)
   if (running !== null) await stop(running)
   await rm(directory, { recursive: true, force: true })
+}
+
+function logFile(directory: string): string {
+  return join(directory, 'dnsmasq.log')
 }
 
 async function makeDirectories(directory: string): Promise<void> {
@@ -168,12 +195,12 @@ function guestFiles(nics: readonly Nic[]): [folder: string, files: Map<string, s
 
 async function launch(namespace: string, directory: string, configFile: string): Promise<void> {
   const [command = '', ...args] = [...inNamespace(namespace), 'dnsmasq', `--conf-file=${configFile}`]
-  const log = await open(join(directory, 'dnsmasq.log'), 'a', 0o600)
+  const log = await open(logFile(directory), 'a', 0o600)
   try {
     const child = spawn(command, args, { detached: true, stdio: ['ignore', log.fd, log.fd] })
     const failed = new Promise<never>((_resolve, reject) => {
       child.once('error', reject)
-      child.once('exit', (code) => reject(new Error(`dnsmasq exited with ${code}; see ${directory}/dnsmasq.log`)))
+      child.once('exit', (code) => reject(new Error(`dnsmasq exited with ${code}; see ${logFile(directory)}`)))
     })
     child.unref()
     failed.catch(() => undefined)

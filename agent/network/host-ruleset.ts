@@ -13,6 +13,12 @@ export interface HostRulesetPlan {
 }
 
 /**
+ * Connections that a VPC may have open in each direction in the host's own table, which holds 262,144 on a host of some
+ * size (nf_conntrack_max): a VPC must not fill it for the others and for the host.
+ */
+export const mostVpcConnections = 32_768
+
+/**
  * The ruleset that stands between a host and the VPCs on it: instances reach what the host reaches, under the host's
  * address, but not the host itself, nor each other but by public addresses. Loaded as one transaction over what is
  * there. Without an uplink the table goes. Pure.
@@ -25,6 +31,8 @@ export function renderHostRuleset({ table, uplinks, publicAddresses, announced }
   return `table inet ${table} {
   set uplinks { type ifname; }
   set public_addresses { type ipv4_addr; }
+  set opened { type ifname; flags dynamic; size 65535; }
+  set taken { type ifname; flags dynamic; size 65535; }
   chain input { type filter hook input priority 0; policy accept; }
   chain forward { type filter hook forward priority 0; policy accept; }
   chain nat_post { type nat hook postrouting priority srcnat; policy accept; }
@@ -47,6 +55,8 @@ ${elements(
     iifname @uplinks oifname @uplinks ip daddr != @public_addresses drop
     oifname @uplinks ct state established,related accept
     oifname @uplinks ip daddr != @public_addresses drop
+    iifname @uplinks ct state new add @opened { iifname ct count over ${mostVpcConnections} } drop
+    oifname @uplinks ct state new add @taken { oifname ct count over ${mostVpcConnections} } drop
   }
   chain nat_post {
     iifname @uplinks oifname != @uplinks ip saddr ${uplinkRange} masquerade

@@ -9,17 +9,22 @@ type Abortable = Pick<CommandOptions, 'signal'>
 /** Where the names of namespaces are. */
 export const namespaceDirectory = '/run/netns'
 
-/** Kernel parameters of every VPC's namespace; `default` is what a new device starts with. */
+/**
+ * Kernel parameters of every VPC's namespace; `default` is what a new device starts with. A new namespace has some of its
+ * host's, so also those are set that are the kernel's own defaults.
+ */
 export const namespaceSettings = [
   'net.ipv4.ip_forward=1',
   'net.ipv4.conf.default.proxy_arp=1',
-  'net.ipv4.conf.default.rp_filter=1',
-  'net.ipv4.conf.all.rp_filter=1',
-  'net.ipv4.conf.default.send_redirects=0',
-  'net.ipv4.conf.all.send_redirects=0',
+  ...inAll('rp_filter=1', 'send_redirects=0', 'accept_redirects=0', 'accept_source_route=0', 'route_localnet=0'),
+  ...inAll('arp_ignore=0', 'arp_filter=0'), // others would leave questions for the gateway's address unanswered
   'net.ipv6.conf.default.disable_ipv6=1',
   'net.ipv6.conf.all.disable_ipv6=1',
 ]
+
+function inAll(...settings: readonly string[]): string[] {
+  return settings.flatMap((setting) => [`net.ipv4.conf.default.${setting}`, `net.ipv4.conf.all.${setting}`])
+}
 
 /** Type of the file system that namespaces are files of (NSFS_MAGIC, linux/magic.h). */
 const nsfsMagic = 0x6e736673

@@ -39,6 +39,12 @@ export const mostConnections = 8192
 export const servicePacketsPerSecond = 1000
 
 /**
+ * What a guest may ask of its DNS and DHCP server. Answers of name servers take their time, connections a process of
+ * dnsmasq each, of which it has twenty; so none may take all of either.
+ */
+const questions = { perSecond: 200, burst: 500, connections: 5, leasesPerSecond: 10 }
+
+/**
  * The address that the packet was sent to which an ICMP error is about: 32 bits of the IPv4 header behind ICMP's 8 bytes
  * (RFC 792).
  */
@@ -193,6 +199,9 @@ table inet vpc {
   set chaddr { typeof iifname . ${clientOfDhcp}; }
   set addressee { typeof iifname . ${destinationOfError}; }
   set asked { ${dynamicTaps} }
+  set asked_dhcp { ${dynamicTaps} }
+  set asked_dns { ${dynamicTaps} }
+  set dialled_dns { type ipv4_addr; flags dynamic; size 65535; }
   set knocked { ${dynamicTaps} }
   set opened { type ipv4_addr; flags dynamic; size 65535; }
   set taken { type ipv4_addr; flags dynamic; size 65535; }
@@ -234,10 +243,13 @@ table inet vpc {
     ct state established,related ct direction reply accept
     iifname "${uplinkInside}" drop
     update @asked { iifname limit rate over ${servicePacketsPerSecond}/second burst ${servicePacketsPerSecond} packets } drop
+    udp dport 67 update @asked_dhcp { iifname limit rate over ${questions.leasesPerSecond}/second burst ${2 * questions.leasesPerSecond} packets } drop
     udp dport 67 iifname . ${clientOfDhcp} @chaddr accept
     udp dport 67 drop
+    udp dport 53 update @asked_dns { iifname limit rate over ${questions.perSecond}/second burst ${questions.burst} packets } drop
     ct state established accept
     add @opened { ip saddr ct count over ${mostConnections} } drop
+    tcp dport 53 add @dialled_dns { ip saddr ct count over ${questions.connections} } drop
     meta l4proto { tcp, udp } th dport 53 accept
     ip daddr ${serviceAddress} tcp dport 80 update @knocked { iifname limit rate over ${metadataConnections.perSecond}/second burst ${metadataConnections.burst} packets } drop
     ip daddr ${serviceAddress} tcp dport 80 accept

@@ -9,7 +9,7 @@ import type { KnownObjects } from '../orphans.ts'
 import { PublicAddressOwners } from '../public-address-owners.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
-import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, updateGuests } from './dnsmasq.ts'
+import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, shortenLog, updateGuests } from './dnsmasq.ts'
 import { findHolder } from './holder.ts'
 import { serviceAddress, uplinkInside } from './names.ts'
 import { ensureNamespace, ipBatch, isNamespace, nameNamespace, removeNamespace, setSysctls } from './namespace.ts'
@@ -240,6 +240,7 @@ export class VpcNetworks {
     if (network === null || nics.length === 0) return
     const namespace = this.namespaceOf(vpcId)
     const directory = this.#directoryOf(namespace)
+    await shortenLog(directory)
     const plan = this.#plan(vpc, network) // before the look: what is desired anew meanwhile has its own turn
     const repaired = ({ object, detail }: Pick<PlannedRepair, 'object' | 'detail'>) => {
       health.repairs.push({ vpc_id: vpcId, object, detail: detail.slice(0, 500) })

@@ -105,13 +105,16 @@ def close(flow):
     return {}
 
 
-def query(to, port, data, timeout):
-    """One datagram there, and the one that comes back."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect((to, port))
+def query(proto, to, port, data, timeout):
+    """One message there, and the one that comes back."""
+    with socket.socket(socket.AF_INET, kinds[proto]) as sock:
         sock.settimeout(timeout)
-        sock.send(bytes.fromhex(data))
-        return {"data": sock.recv(65536).hex()}
+        sock.connect((to, port))
+        sock.sendall(bytes.fromhex(data))
+        received = sock.recv(65536)
+        if not received:
+            raise ConnectionResetError(errno.ECONNRESET, "closed")
+        return {"data": received.hex()}
 
 
 def respond(port, data, address):

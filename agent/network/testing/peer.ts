@@ -164,9 +164,9 @@ export class Peer {
     return frames.map((frame) => Buffer.from(frame, 'hex'))
   }
 
-  /** Send a datagram and give the one that comes back, or null. */
-  async query(to: string, port: number, data: Buffer): Promise<Buffer | null> {
-    const request = { to, port, data: data.toString('hex'), timeout: patience }
+  /** Send a message and give the one that comes back, or null. */
+  async query(protocol: Transport, to: string, port: number, data: Buffer): Promise<Buffer | null> {
+    const request = { proto: protocol, to, port, data: data.toString('hex'), timeout: patience }
     const answer = await this.#call<{ data: string }>('query', request)
     return answer.error === undefined ? Buffer.from(answer.data, 'hex') : null
   }

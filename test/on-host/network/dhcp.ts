@@ -24,14 +24,20 @@ interface Message {
   server?: string
   /** Whom it is sent to; everybody by default. */
   to?: string
+  /** What the client calls itself (option 12), and its id (option 61). */
+  name?: Buffer
+  clientId?: Buffer
 }
 
 /** A frame with a message of a DHCP client (RFC 2131). */
-export function dhcpFrame(guest: Guest, { type, client, from, requested, has, server, to }: Message): Buffer {
+export function dhcpFrame(guest: Guest, message: Message): Buffer {
+  const { type, client, from, requested, has, server, to, name, clientId } = message
   const options = [
     Buffer.from([53, 1, type]),
     ...(requested === undefined ? [] : [Buffer.from([50, 4]), ipBytes(requested)]),
     ...(server === undefined ? [] : [Buffer.from([54, 4]), ipBytes(server)]),
+    ...(name === undefined ? [] : [Buffer.from([12, name.length]), name]),
+    ...(clientId === undefined ? [] : [Buffer.from([61, clientId.length]), clientId]),
     Buffer.from([55, 5, 1, 3, 6, 15, 26, 255]), // asks for netmask, router, name servers, domain, MTU
   ]
   const body = bootp(1, client ?? guest.nic.mac, { has, options })

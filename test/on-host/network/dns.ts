@@ -9,14 +9,24 @@ export interface DnsAnswer {
 
 type Type = 'A' | 'PTR'
 
+interface Question {
+  type?: Type
+  protocol?: 'tcp' | 'udp'
+}
+
 /** Ask a name server for the IPv4 addresses of a name, as a guest does; null when it says nothing. */
-export async function lookUp(peer: Peer, server: string, name: string, type: Type = 'A'): Promise<DnsAnswer | null> {
-  const answer = await peer.query(
-    server,
-    53,
-    Buffer.concat([Buffer.from('424201000001000000000000', 'hex'), question(name, type)]),
-  )
-  if (answer === null) return null
+export async function lookUp(
+  peer: Peer,
+  server: string,
+  name: string,
+  { type = 'A', protocol = 'udp' }: Question = {},
+): Promise<DnsAnswer | null> {
+  const message = dnsQuestion(name, type)
+  const length = Buffer.from([0, message.length]) // before each message of TCP
+  const sent = protocol === 'tcp' ? Buffer.concat([length, message]) : message
+  const received = await peer.query(protocol, server, 53, sent)
+  if (received === null) return null
+  const answer = protocol === 'tcp' ? received.subarray(2) : received
   const addresses: string[] = []
   let at = 12 + question(name, type).length
   for (let left = answer.readUInt16BE(6); left > 0; left--) {
@@ -33,6 +43,11 @@ export function dnsAnswer(name: string, address: string): Buffer {
   const head = Buffer.from('81800001000100000000', 'hex')
   const record = Buffer.concat([Buffer.from('c00c000100010000003c0004', 'hex'), ipBytes(address)])
   return Buffer.concat([head, question(name, 'A'), record])
+}
+
+/** A question for a name. */
+export function dnsQuestion(name: string, type: Type = 'A'): Buffer {
+  return Buffer.concat([Buffer.from('424201000001000000000000', 'hex'), question(name, type)])
 }
 
 /** The name as it stands in a packet. */

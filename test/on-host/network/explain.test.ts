@@ -3,7 +3,8 @@ import type { Peer } from '@berth/agent/network/testing/peer.ts'
 import type { PolicyGroup, Traffic } from '@berth/contract/network-policy.ts'
 import { checkTraffic, type End } from '@berth/server/domain/traffic.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Guest, group, NetworkHost, open, out, rule, world } from './network-host.ts'
+import { type Guest, group, NetworkHost, open, out, rule } from './network-host.ts'
+import { world } from './world.ts'
 
 /** The host's end of the first uplink: a live address that instances must not reach. */
 const uplink = '100.64.0.2'

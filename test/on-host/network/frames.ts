@@ -1,7 +1,16 @@
 /** Bytes of packets, written out by hand so that they can be wrong in any way a test wants. */
 
 /** EtherTypes (IEEE 802). */
-export const etherType = { ipv4: 0x0800, arp: 0x0806, vlan: 0x8100, ipv6: 0x86dd, pppoe: 0x8863, lldp: 0x88cc } as const
+export const etherType = {
+  ipv4: 0x0800,
+  arp: 0x0806,
+  vlan: 0x8100,
+  qinq: 0x88a8,
+  ipv6: 0x86dd,
+  mpls: 0x8847,
+  pppoe: 0x8863,
+  lldp: 0x88cc,
+} as const
 
 export const everybody = 'ff:ff:ff:ff:ff:ff'
 

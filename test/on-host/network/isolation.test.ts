@@ -1,7 +1,8 @@
 import { readdir } from 'node:fs/promises'
 import { runCommand } from '@berth/agent/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Guest, NetworkHost, world } from './network-host.ts'
+import { type Guest, NetworkHost } from './network-host.ts'
+import { world } from './world.ts'
 
 describe('who reaches whom when every rule allows it', () => {
   let net: NetworkHost

@@ -2,7 +2,8 @@ import { inNamespace, ipBatch } from '@berth/agent/network/namespace.ts'
 import { mostConnections } from '@berth/agent/network/ruleset.ts'
 import { runCommand } from '@berth/agent/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Guest, NetworkHost, world } from './network-host.ts'
+import { type Guest, NetworkHost } from './network-host.ts'
+import { world } from './world.ts'
 
 const publicAddress = '198.51.100.101'
 

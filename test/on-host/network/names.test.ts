@@ -5,7 +5,8 @@ import { runCommand } from '@berth/agent/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dhcp, dhcpFrame, type Lease, leasesIn } from './dhcp.ts'
 import { dnsAnswer, dnsName, lookUp } from './dns.ts'
-import { type Guest, group, NetworkHost, world } from './network-host.ts'
+import { type Guest, group, NetworkHost } from './network-host.ts'
+import { world } from './world.ts'
 
 const gateway = '10.0.1.1'
 
@@ -61,7 +62,7 @@ describe('names', () => {
   test("names of the world are asked of the host's name server, names of the VPC and bare ones are not", async () => {
     expect(await lookUp(web, gateway, 'world.example')).toEqual(found('192.0.2.80'))
     for (const name of ['gone.vpc.internal', 'gone']) expect(await lookUp(web, gateway, name)).toEqual(noSuchName)
-    expect(await lookUp(web, gateway, '9.1.0.10.in-addr.arpa', 'PTR')).toEqual(noSuchName)
+    expect(await lookUp(web, gateway, '9.1.0.10.in-addr.arpa', { type: 'PTR' })).toEqual(noSuchName)
     const asked = await net.internet.asked(53)
     expect(asked.length).toBeGreaterThan(0)
     for (const question of asked) expect(question.includes(dnsName('world.example'))).toBe(true)
@@ -102,6 +103,32 @@ describe('names', () => {
   test('a guest that asks for another address is told no', async () => {
     const answer = await answerTo(web, { type: dhcp.request, requested: '10.0.1.6' })
     expect(answer.type).toBe(dhcp.refused)
+  })
+
+  test('a guest that calls itself something in its lease is not found by that', async () => {
+    const name = Buffer.from('wpad')
+    await answerTo(web, { type: dhcp.request, requested: web.nic.ip, server: gateway, name })
+    expect(await lookUp(web, gateway, 'wpad')).toEqual(noSuchName)
+    expect(await lookUp(web, gateway, 'wpad.vpc.internal')).toEqual(noSuchName)
+  })
+
+  test.each([
+    ['with a client id', Buffer.from([1, 6, 0, 0, 0, 0, 0x41])],
+    ['without one', undefined],
+  ])('an address that had another holder is leased to the next one at once: %s', async (_how, clientId) => {
+    const address = '10.0.2.40'
+    const take = async (guest: Guest) => {
+      const message = { type: dhcp.request, requested: address, server: '10.0.2.1' }
+      return answerTo(guest, clientId === undefined ? message : { ...message, clientId })
+    }
+    const first = await net.guest('vpc-a', address)
+    expect(await take(first)).toMatchObject({ type: dhcp.ack, address })
+    await net.remove(first)
+    const second = await net.guest('vpc-a', address)
+    expect(second.nic.mac).not.toBe(first.nic.mac)
+    expect(await answerTo(second, { type: dhcp.discover })).toMatchObject({ type: dhcp.offer, address })
+    expect(await take(second)).toMatchObject({ type: dhcp.ack, address })
+    await net.remove(second)
   })
 
   async function answerTo(guest: Guest, message: Parameters<typeof dhcpFrame>[1]): Promise<Lease> {

@@ -1,5 +1,4 @@
 import { mkdir, rm } from 'node:fs/promises'
-import { inNamespace, ipBatch } from '@berth/agent/network/namespace.ts'
 import { makeGuestNamespace } from '@berth/agent/network/testing/guest-namespace.ts'
 import { Peer } from '@berth/agent/network/testing/peer.ts'
 import { VpcNetworks } from '@berth/agent/network/vpc-networks.ts'
@@ -9,13 +8,10 @@ import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { tapName } from '@berth/contract/host-names.ts'
 import type { PolicyGroup, PolicyRule } from '@berth/contract/network-policy.ts'
 import { pino } from 'pino'
-
-/** Addresses of the stand-in world: the host's and the router's on the link between them, and one beyond the router. */
-export const world = { host: '198.51.100.1', router: '198.51.100.2', beyond: '203.0.113.99' } as const
+import { closeWorld, openWorld, worldInterface } from './world.ts'
 
 const installation = 'packet'
 const runtimeDirectory = `/run/berth/${installation}`
-const internetNamespace = 'internet'
 
 /** A group of rules as a host gets it. */
 export function group(id: string, ...rules: PolicyRule[]): PolicyGroup {
@@ -66,40 +62,25 @@ export class NetworkHost {
   #groups: readonly PolicyGroup[] = [open, out]
   #number = 0
 
-  private constructor(announce: boolean) {
-    const announceOn = announce ? 'ext0' : null
+  private constructor(announce: boolean, internet: Peer) {
+    const announceOn = announce ? worldInterface : null
     const log = pino({ level: 'silent' })
     this.networks = new VpcNetworks({ installation, runtimeDirectory, announceOn, metadata: noMetadata, log })
     this.host = new Peer(null)
-    this.internet = new Peer(internetNamespace, [world.router, world.beyond])
+    this.internet = internet
   }
 
   /** `announce`: the world reaches public addresses; otherwise only the host does. */
   static async open({ announce = false } = {}): Promise<NetworkHost> {
     await mkdir(runtimeDirectory, { recursive: true, mode: 0o711 })
-    await runCommand(['ip', 'netns', 'add', internetNamespace])
-    await runCommand([...inNamespace(internetNamespace), 'sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1'])
-    await ip(
-      `link add ext0 type veth peer name eth0 netns ${internetNamespace}`,
-      `addr add ${world.host}/24 dev ext0`,
-      'link set ext0 up',
-    )
-    await ipBatch(internetNamespace, [
-      'link set lo up',
-      `addr add ${world.router}/24 dev eth0`,
-      `addr add ${world.beyond}/32 dev lo`,
-      'link set eth0 up',
-    ])
-    await ip(`route add default via ${world.router}`)
-    return new NetworkHost(announce)
+    return new NetworkHost(announce, await openWorld())
   }
 
   /** Remove everything that was made, whatever of it is there. */
   async close(): Promise<void> {
-    for (const peer of [this.host, this.internet]) await peer.end()
+    await this.host.end()
     for (const guest of [...this.#guests]) await this.remove(guest)
-    await ip('link del ext0')
-    await runCommand(['ip', 'netns', 'del', internetNamespace])
+    await closeWorld(this.internet)
     await rm(runtimeDirectory, { recursive: true, force: true })
   }
 
@@ -182,9 +163,4 @@ export class NetworkHost {
     this.#groups = [open, out, ...groups]
     await this.#apply()
   }
-}
-
-/** Run ip(8) commands in the host's own namespace. */
-async function ip(...lines: string[]): Promise<void> {
-  await runCommand(['ip', '-batch', '-'], { input: `${lines.join('\n')}\n` })
 }

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Guest, group, NetworkHost, rule, world } from './network-host.ts'
+import { type Guest, group, NetworkHost, rule } from './network-host.ts'
+import { world } from './world.ts'
 
 /** Addresses of the network between the host and the router. */
 const [pub1, pub2, pub3] = ['198.51.100.101', '198.51.100.102', '198.51.100.103']

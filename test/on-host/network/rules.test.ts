@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Guest, group, NetworkHost, rule, world } from './network-host.ts'
+import { type Guest, group, NetworkHost, rule } from './network-host.ts'
+import { world } from './world.ts'
 
 describe('security groups', () => {
   let net: NetworkHost

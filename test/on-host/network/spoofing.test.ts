@@ -91,6 +91,23 @@ describe('a guest that lies', () => {
     expect(await arriving(...frames)).toEqual([])
   })
 
+  test("cannot hide another's address behind tags and labels", async () => {
+    const inner = ipv4(third.nic.ip, victim.nic.ip, udp(9, 80, 'evil'))
+    const tag = (id: number, type: number) => Buffer.from([0, id, type >> 8, type & 255])
+    const label = Buffer.from([0, 0x01, 0x01, 64]) // 16, the last of its stack
+    const payloads: [number, Buffer][] = [
+      [etherType.vlan, Buffer.concat([tag(0, etherType.ipv4), inner])], // a priority, which the kernel takes off
+      [etherType.vlan, Buffer.concat([tag(0, etherType.vlan), tag(0, etherType.ipv4), inner])],
+      [etherType.qinq, Buffer.concat([tag(0, etherType.vlan), tag(0, etherType.ipv4), inner])],
+      [etherType.qinq, Buffer.concat([tag(5, etherType.vlan), tag(6, etherType.ipv4), inner])],
+      [etherType.mpls, Buffer.concat([label, inner])],
+    ]
+    const frames = [everybody, gateway, victim.nic.mac].flatMap((to) =>
+      payloads.map(([type, payload]) => ethernet(to, liar.nic.mac, type, payload)),
+    )
+    expect(await arriving(...frames)).toEqual([])
+  })
+
   test("cannot draw another's packets to itself by forged ARP answers, gratuitous ARP or requests", async () => {
     const claim = { mac: liar.nic.mac, ip: victim.nic.ip }
     const forged = [
@@ -195,6 +212,17 @@ describe('a guest that lies', () => {
     const [, rest = Buffer.alloc(0)] = fragments(80, 8)
     expect(await arriving(rest)).toEqual([])
     expect((await arriving(...fragments(80, 64))).length).toBe(1)
+    // one that says again, and otherwise, what was said already
+    const [allowed, end] = fragments(80, 64)
+    id--
+    const [other] = fragments(81, 72)
+    for (const frames of [
+      [allowed, other, end],
+      [other, allowed, end],
+    ]) {
+      const arrived = await arriving(...frames.flatMap((frame) => frame ?? []))
+      expect(arrived.filter((start) => start.slice(72, 76) !== (80).toString(16).padStart(4, '0'))).toEqual([])
+    }
     await net.change(victim, { security_groups: ['sg-open'] })
   })
 })
