@@ -2,6 +2,7 @@ import type { Instance, WaitTarget } from '@berth/contract/instances.ts'
 import { isMissing, note, Refused, send, sendAndWait } from './client.ts'
 import { type Change, type Match, patch } from './patches.ts'
 import { act, again, create, type Delivery, remove } from './posts.ts'
+import { callForPublicIp, type PublicIpCall } from './public-ips.ts'
 import { ServerGone } from './server-process.ts'
 import { stateByTable } from './tables.ts'
 import type { World } from './world.ts'
@@ -14,17 +15,21 @@ export type Call =
   | { call: 'again'; pick: number; otherBody: boolean; lost: boolean }
   | { call: 'delete'; pick: number; grace: number }
   | { call: 'patch'; pick: number; change: Change; match: Match; lost: boolean }
+  | PublicIpCall
   | { call: 'get'; pick: number }
   | { call: 'wait'; pick: number; target: WaitTarget }
   | { call: 'list' }
 
 /** Make a call, as a client does; what it was promised goes into the model when it is answered. */
 export async function perform(world: World, call: Call): Promise<void> {
+  if (++world.underWay > 1) world.overlap++
   try {
     await performed(world, call)
   } catch (error) {
     if (error instanceof ServerGone || error instanceof Refused) return // what that means was noted where it came
     world.violation(`${call.call} failed: ${error instanceof Error ? error.stack : error}`)
+  } finally {
+    world.underWay--
   }
 }
 
@@ -32,6 +37,7 @@ async function performed(world: World, call: Call): Promise<void> {
   if (call.call === 'create') return create(world, call)
   if (call.call === 'again') return again(world, call)
   if (call.call === 'list') return list(world)
+  if (call.call === 'allocate' || call.call === 'attach' || call.call === 'release') return callForPublicIp(world, call)
   const ids = [...world.promises.instances.keys()]
   const id = ids[call.pick % ids.length]
   if (id === undefined) return
@@ -112,4 +118,5 @@ function checkDocument(world: World, shown: Instance): void {
   if (status.host_id !== (row.host_id ?? '')) differs('host')
   const address = row.host_id !== null && row.terminated_at === null ? row.private_ip : ''
   if (status.private_ip !== address) differs('address')
+  if (status.public_ip !== (address === '' ? '' : row.public_ip)) differs('public address')
 }

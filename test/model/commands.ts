@@ -78,6 +78,15 @@ const call: fc.Arbitrary<Call> = fc.oneof(
       lost,
     }),
   },
+  {
+    weight: 2,
+    arbitrary: fc.record({ call: fc.constant('allocate' as const), pick: fc.option(pick), lost }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({ call: fc.constant('attach' as const), ip: fc.nat(5), pick: fc.option(pick), lost }),
+  },
+  { weight: 2, arbitrary: fc.record({ call: fc.constant('release' as const), ip: fc.nat(5), lost }) },
   { weight: 1, arbitrary: fc.record({ call: fc.constant('get' as const), pick }) },
   {
     weight: 1,

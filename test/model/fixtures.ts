@@ -7,6 +7,7 @@ import type { Context } from '@berth/server/context.ts'
 import { DocumentCache } from '@berth/server/document-cache.ts'
 import { ensureExampleResources } from '@berth/server/domain/example-resources.ts'
 import { registerHosts } from '@berth/server/domain/host-reports.ts'
+import { parsePublicPools } from '@berth/server/domain/public-pools.ts'
 import { EventFeed } from '@berth/server/event-feed.ts'
 import { ServerMetrics } from '@berth/server/metrics/server-metrics.ts'
 import { Readiness } from '@berth/server/readiness.ts'
@@ -31,6 +32,9 @@ export const capacities = [
 /** A subnet in which three addresses are left, so that they run out and are used again. */
 export const smallSubnet = { id: 'subnet-small', vpcId: 'vpc-abc123', cidr: '10.0.2.0/28', addresses: 3 } as const
 
+/** A pool with six addresses: most instances come with one, clients allocate others, and they run out. */
+export const publicPool = { name: 'test', cidr: '203.0.113.0/29', addresses: 6 } as const
+
 /** Where servers and agents log; nowhere, unless BERTH_TEST_LOG says otherwise. */
 export const silent = pino({ level: process.env.BERTH_TEST_LOG ?? 'silent' })
 
@@ -53,7 +57,7 @@ export async function makeResources(): Promise<Resources> {
   const catalogues: Catalogues = {
     images: new Map(testImages.map((image) => [image.id, image])),
     instanceTypes: new Map((await loadInstanceTypes()).map((type) => [type.id, type])),
-    publicPools: [],
+    publicPools: parsePublicPools([publicPool]),
   }
   const serverTemplate = join(directory, 'template-server.db')
   await makeServerTemplate(serverTemplate, catalogues)
@@ -119,7 +123,7 @@ async function makeServerTemplate(file: string, catalogues: Catalogues): Promise
       vpc_id: smallSubnet.vpcId,
       cidr: smallSubnet.cidr,
       next_offset: 2 ** 4 - 1 - smallSubnet.addresses,
-      auto_assign_public_ip: 0,
+      auto_assign_public_ip: 1,
     }),
   )
   await store.close()

@@ -10,6 +10,7 @@ export function brokenInvariants(tables: Tables, hosts: readonly HostProcess[]):
   return [
     ...brokenReservations(tables, living),
     ...brokenAddresses(tables, living),
+    ...brokenPublicAddresses(tables, living),
     ...brokenIndexes(tables),
     ...brokenMachines(tables, hosts),
   ]
@@ -51,6 +52,29 @@ function brokenAddresses(tables: Tables, living: readonly InstanceNow[]): string
   for (const what of ['private_ip', 'mac'] as const) {
     const distinct = new Set(living.map((instance) => `${instance.vpc_id} ${instance[what]}`))
     if (distinct.size !== living.length) broken.push(`two instances have the same ${what}`)
+  }
+  return broken
+}
+
+/** Each public address is taken once and for its resource, whoever has one lives and shows it, and nobody shows another. */
+function brokenPublicAddresses({ publicIps, publicAddresses }: Tables, living: readonly InstanceNow[]): string[] {
+  const broken: string[] = []
+  const shown = new Map(living.map((instance) => [instance.id, instance.public_ip]))
+  const held = new Map<string, string>()
+  for (const { id, address, instance_id: holder, auto_assigned: auto } of publicIps.values()) {
+    if (publicAddresses.get(id) !== address) broken.push(`${address} is taken for another than ${id}`)
+    if (holder === null) {
+      if (auto === 1) broken.push(`${id} came with an instance and has none`)
+      continue
+    }
+    if (held.has(holder)) broken.push(`${holder} has two public addresses`)
+    held.set(holder, address)
+    if (!shown.has(holder)) broken.push(`${id} is at ${holder}, which is gone`)
+  }
+  if (publicAddresses.size !== publicIps.size)
+    broken.push(`${publicAddresses.size} public addresses are taken for ${publicIps.size} resources`)
+  for (const [id, address] of shown) {
+    if (address !== (held.get(id) ?? '')) broken.push(`${id} shows ${address} and has ${held.get(id) ?? 'no address'}`)
   }
   return broken
 }

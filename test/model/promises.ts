@@ -1,6 +1,7 @@
 import type { DesiredPower, InstanceState } from '@berth/contract/instance-states.ts'
 import type { Instance, InstanceCreate, InstancePatch } from '@berth/contract/instances.ts'
 import type { Keys } from './keys.ts'
+import { PublicIpPromises } from './public-ips.ts'
 import { settings } from './server-process.ts'
 import { type InstanceNow, mayFollow, type OperationNow, stateByTable, type Tables } from './tables.ts'
 import { Versions } from './versions.ts'
@@ -66,6 +67,7 @@ const fixed = ['type', 'image', 'vcpus', 'memory_mb', 'disk_gb', 'vpc_id', 'subn
 export class Promises {
   readonly instances = new Map<string, KnownInstance>()
   readonly operations = new Map<string, KnownOperation>()
+  readonly publicIps: PublicIpPromises
   /** Creates that broke before they were answered. */
   unansweredCreates = 0
   /** Failures that hosts were told to have. */
@@ -79,6 +81,7 @@ export class Promises {
   /** `runs` says whether an instance has a VMM anywhere. */
   constructor(violation: (what: string) => void, keys: Keys, runs: (id: string) => boolean) {
     this.#violation = violation
+    this.publicIps = new PublicIpPromises(violation)
     this.#keys = keys
     this.#runs = runs
   }
@@ -168,6 +171,11 @@ export class Promises {
     return this.instances.get(id)?.versions.firstEtag ?? ''
   }
 
+  /** A call about public addresses is under way: what is wanted of some instance may change by it. */
+  touched(): void {
+    for (const known of this.instances.values()) known.acted = true
+  }
+
   /** Whether there is something to check although nothing was committed. */
   get isUnchecked(): boolean {
     return [...this.instances.values()].some(({ versions }) => versions.isUnchecked)
@@ -199,6 +207,7 @@ export class Promises {
       else this.#violation(`nobody asked for ${instance.id}`)
     }
     for (const known of this.instances.values()) this.#checkInstance(known, tables)
+    this.publicIps.check(tables)
     for (const operation of tables.operations.values()) this.#checkOperation(operation, tables)
     for (const known of this.operations.values()) {
       if (!tables.operations.has(known.id)) this.#violation(`operation ${known.id} is gone`)

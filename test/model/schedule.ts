@@ -75,7 +75,26 @@ function unrest(world: World, tables: Tables): string[] {
   return [
     ...open.filter((operation) => !waitsForRoom(operation, tables)).map((operation) => `${operation.type} is open`),
     ...restless.map((instance) => `${instance.id} is ${stateByTable(instance)}, wanted ${instance.desired}`),
+    ...misled(world, tables),
   ]
+}
+
+/** Public addresses that do not lead to the machines that have them, or lead to others, also to machines that are off. */
+function misled(world: World, { instances, publicIps }: Tables): string[] {
+  const rows = [...publicIps.values()]
+  const holders = new Map(rows.map((row) => [row.address, row.instance_id]))
+  return world.hosts.flatMap(({ id: hostId, machine }) => {
+    const leads = machine.publicAddresses()
+    const running = machine.running().map((id) => ({ id, address: instances.get(id)?.public_ip ?? '' }))
+    return [
+      ...Object.entries(leads)
+        .filter(([address, instance]) => holders.get(address) !== instance)
+        .map(([address, instance]) => `${address} of ${holders.get(address)} leads to ${instance} on ${hostId}`),
+      ...running
+        .filter(({ id, address }) => address !== '' && leads[address] !== id)
+        .map(({ id, address }) => `${address} does not lead to ${id} on ${hostId}`),
+    ]
+  })
 }
 
 /** A create may wait for room until its deadline. */
@@ -100,6 +119,9 @@ function remains(world: World, tables: Tables): string[] {
     ...living.map((instance) => `${instance.id} is ${stateByTable(instance)}`),
     ...open.map((operation) => `${operation.type} of ${operation.resource_id} is open`),
     ...tables.addresses.map((address) => `address ${address.address} is held by ${address.instance_id}`),
+    ...[...tables.publicIps.values()]
+      .filter(({ instance_id }) => instance_id !== null)
+      .map(({ address, instance_id }) => `public address ${address} is at ${instance_id}`),
     ...tables.hosts.filter((host) => host.allocated_memory_mb !== 0).map((host) => `${host.id} has room reserved`),
     ...world.hosts.flatMap((host) => host.machine.leftovers()),
     ...[...world.reports].flatMap(([id, report]) => report.instances.map((each) => `${id} remembers ${each.id}`)),

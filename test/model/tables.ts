@@ -1,6 +1,7 @@
 import type { ObservedInstance } from '@berth/contract/host.ts'
 import type { DesiredPower, InstanceState } from '@berth/contract/instance-states.ts'
-import type { HostRow, InstanceRow, OperationRow, SubnetAddressRow } from '@berth/server/store/schema.ts'
+import { addressOf } from '@berth/server/domain/public-pools.ts'
+import type { HostRow, InstanceRow, OperationRow, PublicIpRow, SubnetAddressRow } from '@berth/server/store/schema.ts'
 import SqliteDatabase from 'better-sqlite3'
 
 /** An instance as it is stored, with the parts of its report that the checks look at. */
@@ -22,6 +23,9 @@ export interface Tables {
   instances: Map<string, InstanceNow>
   operations: Map<string, OperationNow>
   addresses: SubnetAddressRow[]
+  publicIps: Map<string, PublicIpRow>
+  /** Public addresses that are taken, by the resource they are taken for. */
+  publicAddresses: Map<string, string>
   hosts: HostRow[]
   /** What instances are found by, a line each: `id key=value`, `id group`. */
   labels: string[]
@@ -43,6 +47,10 @@ export class Observer {
        from operations order by id`,
     )
     const addresses = prepare<SubnetAddressRow>('select * from subnet_addresses where instance_id is not null')
+    const publicIps = prepare<PublicIpRow>('select * from public_ips order by id')
+    const publicAddresses = prepare<{ number: number; public_ip_id: string }>(
+      'select number, public_ip_id from public_addresses where public_ip_id is not null',
+    )
     const hosts = prepare<HostRow>('select * from hosts')
     const labels = prepare<string>("select instance_id || ' ' || key || '=' || value from instance_labels").pluck()
     const groups = prepare<string>(
@@ -53,6 +61,8 @@ export class Observer {
       instances: new Map(instances.all().map((row) => [row.id, parse(row)])),
       operations: new Map(operations.all().map((row) => [row.id, row])),
       addresses: addresses.all(),
+      publicIps: new Map(publicIps.all().map((row) => [row.id, row])),
+      publicAddresses: new Map(publicAddresses.all().map((row) => [row.public_ip_id, addressOf(row.number)])),
       hosts: hosts.all(),
       labels: labels.all(),
       groups: groups.all(),

@@ -41,6 +41,9 @@ export class World {
   /** The report of each host that the server took last. */
   readonly reports = new Map<string, Observed>()
   readonly second: SecondHost
+  /** Calls of clients that are not answered yet, but for waits; and how often one began while another was not. */
+  underWay = 0
+  overlap = 0
   readonly #timers = this.time.scope()
   readonly #violations: string[] = []
   #checked = 0
