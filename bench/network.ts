@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util'
 import { type Figure, renderTable } from './api/figure.ts'
 import { measureAttach, measureFleet } from './network/attach.ts'
 import { measureForwarding } from './network/forwarding.ts'
+import { measureHealing } from './network/heal.ts'
 import type { NetworkBench } from './network/measurement.ts'
 import { measureRules } from './network/rules.ts'
 
@@ -11,7 +12,7 @@ that of a command which does nothing, packets with those of two namespaces that 
 
   npm run bench:network -- [options]
 
-  --only NAMES      of attach,fleet,rules,forwarding, with commas; all of them unless given
+  --only NAMES      of attach,fleet,rules,heal,forwarding, with commas; all of them unless given
   --quick           short runs: good for a before and after, not for a figure
   --check           exit with 1 when a limit is missed
   --help            print this`
@@ -20,6 +21,7 @@ const measurements: Record<string, (bench: NetworkBench) => Promise<Figure[]>> =
   attach: measureAttach,
   fleet: measureFleet,
   rules: measureRules,
+  heal: measureHealing,
   forwarding: measureForwarding,
 }
 

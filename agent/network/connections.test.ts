@@ -1,7 +1,7 @@
 import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import { expect, test } from 'vitest'
 import { testNic } from '../testing/nic.ts'
-import { type Connections, forbiddenConnections, parseConnections } from './connections.ts'
+import { type Connections, connectionSides, forbiddenConnections, parseConnections } from './connections.ts'
 
 /** As conntrack 1.4.7 prints them. */
 const list = `tcp      6 431999 ESTABLISHED src=10.0.1.5 dst=10.0.1.6 sport=40001 dport=80 src=10.0.1.6 dst=10.0.1.5 sport=80 dport=40001 [ASSURED] mark=0 use=1
@@ -21,6 +21,19 @@ test('connections are read as they were sent, with whom they reached; those that
     { protocol: '47', source: '10.0.1.5', destination: '10.0.1.6', receiver: '10.0.1.6', port: null },
   ])
   expect(parseConnections('')).toEqual([])
+})
+
+test('addresses are found on the side that they are on', () => {
+  const [, udpLine = ''] = list.split('\n').slice(1)
+  expect(connectionSides(udpLine)).toEqual(
+    new Map([
+      ['--orig-src', new Set(['192.0.2.9'])],
+      ['--orig-dst', new Set(['203.0.113.7'])],
+      ['--reply-src', new Set(['10.0.1.5'])],
+      ['--reply-dst', new Set(['192.0.2.9'])],
+    ]),
+  )
+  expect(connectionSides(list).get('--reply-src')).toEqual(new Set(['10.0.1.6', '10.0.1.5', '192.0.2.9']))
 })
 
 const nics = [testNic(1), testNic(2, { security_groups: ['sg-db'] })]

@@ -59,9 +59,7 @@ export function forbiddenConnections(plan: RulesetPlan, all: readonly Connection
  * that opened them stop with the rules; the answers would go on.
  */
 export async function cutForbidden(namespace: string, plan: RulesetPlan, options: Abortable): Promise<void> {
-  const argv = [...inNamespace(namespace), 'conntrack', '-L']
-  const { stdout } = await runCommand(argv, { ...options, maxOutputBytes: longestList })
-  const forbidden = forbiddenConnections(plan, parseConnections(stdout))
+  const forbidden = forbiddenConnections(plan, parseConnections(await listConnections(namespace, options)))
   if (forbidden.length > mostDeletions) {
     for (const source of new Set(forbidden.map((each) => each.source))) {
       await deleteConnections(namespace, ['--orig-src', source], options)
@@ -74,12 +72,37 @@ export async function cutForbidden(namespace: string, plan: RulesetPlan, options
   }
 }
 
-/** Forget the connections from, to and by way of an address. */
-export async function forgetConnections(namespace: string, address: string, options: Abortable = {}): Promise<void> {
+/**
+ * Forget the connections from, to and by way of some addresses, which no new ones may come to by now. Most addresses have
+ * few: they are looked for once, and only where they are found is anything deleted.
+ */
+export async function forgetConnections(
+  namespace: string,
+  addresses: readonly string[],
+  options: Abortable = {},
+): Promise<void> {
+  const found = connectionSides(await listConnections(namespace, options))
   // one after the other: each walks the table, and what another deletes meanwhile can make it end early
-  for (const side of ['--orig-src', '--orig-dst', '--reply-src', '--reply-dst']) {
-    await deleteConnections(namespace, [side, address], options)
+  for (const [side, those] of found) {
+    for (const address of addresses)
+      if (those.has(address)) await deleteConnections(namespace, [side, address], options)
   }
+}
+
+const sides = ['--orig-src', '--orig-dst', '--reply-src', '--reply-dst'] as const
+
+/** The addresses on each side of the connections that conntrack(8) lists, by its option for that side. Pure. */
+export function connectionSides(list: string): Map<(typeof sides)[number], Set<string>> {
+  const found = new Map(sides.map((side) => [side, new Set<string>()]))
+  for (const [, ...addresses] of list.matchAll(/src=(\S+) dst=(\S+).*?src=(\S+) dst=(\S+)/g)) {
+    for (const [index, side] of sides.entries()) found.get(side)?.add(addresses[index] ?? '')
+  }
+  return found
+}
+
+async function listConnections(namespace: string, options: Abortable): Promise<string> {
+  const argv = [...inNamespace(namespace), 'conntrack', '-L']
+  return (await runCommand(argv, { ...options, maxOutputBytes: longestList })).stdout
 }
 
 /** There may be none, which conntrack(8) calls a failure. */

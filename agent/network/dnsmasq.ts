@@ -86,7 +86,6 @@ export async function ensureDnsmasq(
     await writeFile(configFile, config, { mode: 0o644 })
     await launch(namespace, directory, configFile)
   }
-  await releaseStaleLeases(namespace, directory, changed)
 }
 
 /** Empty the log of a VPC's dnsmasq when it has grown long; it is written by appending. */
@@ -133,6 +132,7 @@ export async function repairDnsmasq(
   const running = await findDnsmasq(directory)
   if (running !== null && !(await isInside(namespace, running.pid))) await stop(running)
   await ensureDnsmasq(namespace, directory, network, nics, nics)
+  await releaseStaleLeases(namespace, directory, nics)
 }
 
 /**
@@ -216,9 +216,9 @@ async function launch(namespace: string, directory: string, configFile: string):
 }
 
 async function waitForPidFile(directory: string): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
+  for (let attempt = 0; attempt < 400; attempt++) {
     if ((await findDnsmasq(directory)) !== null) return
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await new Promise((resolve) => setTimeout(resolve, 5))
   }
   throw new Error('dnsmasq did not start within 2 s')
 }

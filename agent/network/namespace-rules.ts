@@ -11,6 +11,8 @@ interface Abortable {
 export class NamespaceRules {
   /** What was loaded last; null when the kernel may have anything. */
   #loaded: Ruleset | null = null
+  /** Nothing at all is loaded. */
+  #empty = false
   readonly #expected = new ExpectedListing('vpc')
 
   /** Whether a plan asks for other rules than were loaded. */
@@ -21,6 +23,13 @@ export class NamespaceRules {
   /** Take nothing for known: the next load is whole. */
   forget(): void {
     this.#loaded = null
+    this.#empty = false
+  }
+
+  /** The namespace was made just now: there are no rules in it. */
+  beginEmpty(): void {
+    this.#loaded = null
+    this.#empty = true
   }
 
   /**
@@ -41,14 +50,16 @@ export class NamespaceRules {
       }
       if (options.signal.aborted) throw failed
     }
-    await loadRuleset(namespace, renderRuleset(wanted, await listRuleNames(namespace, options)), options)
+    const stale = this.#empty ? undefined : await listRuleNames(namespace, options)
+    this.#empty = false
+    await loadRuleset(namespace, renderRuleset(wanted, stale), options)
     this.#loaded = wanted
   }
 
   /** Load the rules of a plan in place of our tables, whatever is in them, as one transaction. */
   async replace(namespace: string, plan: RulesetPlan, options: Abortable): Promise<void> {
     const wanted = rulesetOf(plan)
-    this.#loaded = null
+    this.forget()
     await loadRuleset(namespace, withoutTables + renderRuleset(wanted), options)
     this.#loaded = wanted
   }

@@ -48,15 +48,17 @@ async function namespaceExists(name: string): Promise<boolean> {
 
 /**
  * Have a namespace for a VPC: forwarding between taps with proxy ARP, no IPv6, nothing in it yet. Idempotent; one that
- * was left half made is finished.
+ * was left half made is finished. Tells whether it was made, and so is empty.
  */
-export async function ensureNamespace(name: string, options: Abortable = {}): Promise<void> {
-  if (!(await isNamespace(name))) {
+export async function ensureNamespace(name: string, options: Abortable = {}): Promise<boolean> {
+  const missing = !(await isNamespace(name))
+  if (missing) {
     await removeNamespace(name, options) // a name that was made but not yet bound to a namespace
     await mkdir(namespaceDirectory, { recursive: true })
     await runCommand(['ip', 'netns', 'add', name], options)
   }
   await setSysctls(name, namespaceSettings, options) // before any tap
+  return missing
 }
 
 /**

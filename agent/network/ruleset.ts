@@ -66,6 +66,8 @@ const metadataConnections = { perSecond: 50, burst: 100 }
 export function rulesetOf(plan: RulesetPlan): Ruleset {
   const nics = sorted(plan.nics)
   const groups = carriedGroups(plan)
+  const ingressChains = new Map(groups.map(({ id }) => [id, ingressChain(id)]))
+  const egressChains = new Map(groups.map(({ id }) => [id, egressChain(id)]))
   const rates = distinctRates(nics)
   const withPublic = nics.filter((nic) => nic.public_ip !== '')
   const members = membersOf(nics)
@@ -83,8 +85,8 @@ export function rulesetOf(plan: RulesetPlan): Ruleset {
         [egressChain(group.id), directionRules(group, 'egress')],
       ]),
       ...nics.flatMap((nic): Chain[] => [
-        [`in_${nic.tap}`, [...jumps(nic, plan, ingressChain), 'drop']],
-        [`out_${nic.tap}`, [...jumps(nic, plan, egressChain), 'drop']],
+        [`in_${nic.tap}`, [...jumps(nic, ingressChains), 'drop']],
+        [`out_${nic.tap}`, [...jumps(nic, egressChains), 'drop']],
       ]),
     ]),
     elements: new Map([
@@ -154,9 +156,9 @@ function distinctRates(nics: readonly Nic[]): number[] {
   return [...new Set(nics.map((nic) => nic.bandwidth_mbps))].filter((mbps) => mbps > 0).sort((a, b) => a - b)
 }
 
-function jumps(nic: Nic, plan: RulesetPlan, chainOf: (group: string) => string): string[] {
-  const known = new Set(plan.groups.map(({ id }) => id))
-  return nic.security_groups.filter((id) => known.has(id)).map((id) => `jump ${chainOf(id)} comment "${id}"`)
+/** `chains` has those of the known groups. */
+function jumps(nic: Nic, chains: ReadonlyMap<string, string>): string[] {
+  return nic.security_groups.flatMap((id) => (chains.has(id) ? [`jump ${chains.get(id)} comment "${id}"`] : []))
 }
 
 function directionRules(group: PolicyGroup, direction: PolicyRule['direction']): string[] {

@@ -4,6 +4,7 @@ import { Address4 } from 'ip-address'
 import type { NetworkHealth } from '../host-driver.ts'
 import type { KnownObjects } from '../orphans.ts'
 import { CommandError, runCommand } from '../run-command.ts'
+import { together } from '../together.ts'
 import { renderHostRuleset } from './host-ruleset.ts'
 import { uplinkInside, uplinkRange } from './names.ts'
 import { parseLinks, readSettings } from './observation.ts'
@@ -54,10 +55,12 @@ export class Uplinks {
   ensure(vpcId: string, namespace: string, publicAddresses: readonly string[], options: Abortable): Promise<Uplink> {
     return this.#inTurn(async () => {
       this.#claim(vpcId, publicAddresses)
-      await this.#ensureForwarding(options)
-      const uplink = await this.#ensureLink(uplinkName(this.#installation, vpcId), namespace, options)
-      await this.#applyRules(options)
-      await this.#syncRoutes(uplink, publicAddresses, options)
+      const [{ uplink, made }] = await together(
+        this.#ensureLink(uplinkName(this.#installation, vpcId), namespace, options),
+        this.#ensureForwarding(options),
+        this.#applyRules(options),
+      )
+      if (!made || publicAddresses.length > 0) await this.#syncRoutes(uplink, publicAddresses, options)
       return uplink
     })
   }
@@ -161,19 +164,24 @@ export class Uplinks {
     this.#forwarding = true
   }
 
-  async #ensureLink(name: string, namespace: string, options: Abortable): Promise<Uplink> {
+  /** Have the pair of links; tells whether it was made. */
+  async #ensureLink(name: string, namespace: string, options: Abortable): Promise<{ uplink: Uplink; made: boolean }> {
     const links = await hostLinks(options)
     const existing = links.get(name)
     const outside = existing?.find((address) => inRange(address))
     const pair = outside === undefined ? lowestFreePair(links) : pairOf(outside)
     const { outsideAddress, insideAddress } = pairAddresses(pair)
-    if (existing === undefined) {
-      await hostBatch([`link add ${name} type veth peer name ${uplinkInside} netns ${namespace}`], options)
-    }
+    const made = existing === undefined
     const alias = linkAlias(this.#installation)
-    const lines = [`addr replace ${outsideAddress}/31 dev ${name}`, `link set ${name} alias ${alias} up`]
-    await hostBatch(lines, options)
-    return { name, outsideAddress, insideAddress }
+    await hostBatch(
+      [
+        ...(made ? [`link add ${name} type veth peer name ${uplinkInside} netns ${namespace}`] : []),
+        `addr replace ${outsideAddress}/31 dev ${name}`,
+        `link set ${name} alias ${alias} up`,
+      ],
+      options,
+    )
+    return { uplink: { name, outsideAddress, insideAddress }, made }
   }
 
   async #applyRules(options: Abortable): Promise<void> {
@@ -237,19 +245,8 @@ async function announce(address: string, device: string, options: Abortable): Pr
 
 /** Addresses of each link of the host's namespace, by its name. */
 async function hostLinks(options: Abortable): Promise<Map<string, string[]>> {
-  const { stdout } = await runCommand(['ip', '-json', '-4', 'addr', 'show'], options)
-  const named = await runCommand(['ip', '-json', 'link', 'show', 'type', 'veth'], options)
-  const links = new Map<string, string[]>()
-  for (const { ifname } of parseList<{ ifname?: string }>(named.stdout)) if (ifname !== undefined) links.set(ifname, [])
-  for (const { ifname, addr_info: info } of parseList<{ ifname?: string; addr_info?: { local: string }[] }>(stdout)) {
-    if (ifname !== undefined) {
-      links.set(
-        ifname,
-        (info ?? []).map(({ local }) => local),
-      )
-    }
-  }
-  return links
+  const { stdout } = await runCommand(['ip', '-json', 'addr', 'show'], options)
+  return new Map([...parseLinks(stdout)].map(([name, { addresses }]) => [name, [...addresses]]))
 }
 
 async function routesOver(device: string, options: Abortable): Promise<string[]> {

@@ -7,10 +7,12 @@ import type { CardTraffic, DesiredNetworks, NetworkHealth } from '../host-driver
 import type { Nic } from '../nic.ts'
 import type { KnownObjects } from '../orphans.ts'
 import { PublicAddressOwners } from '../public-address-owners.ts'
+import { together } from '../together.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
 import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, shortenLog, updateGuests } from './dnsmasq.ts'
 import { findHolder } from './holder.ts'
+import { releaseStaleLeases } from './leases.ts'
 import { serviceAddress, uplinkInside } from './names.ts'
 import { ensureNamespace, ipBatch, isNamespace, nameNamespace, removeNamespace, setSysctls } from './namespace.ts'
 import { NamespaceRules } from './namespace-rules.ts'
@@ -20,7 +22,7 @@ import { type PlannedRepair, planRepairs, type Remedy, remedies } from './repair
 import type { RulesetPlan } from './ruleset.ts'
 import { ensureTap, removeTap } from './taps.ts'
 import { countTraffic } from './traffic.ts'
-import { Uplinks } from './uplinks.ts'
+import { type Uplink, Uplinks } from './uplinks.ts'
 
 interface VpcState {
   /** The VPC's own network; null until it was heard of. */
@@ -126,19 +128,21 @@ export class VpcNetworks {
       vpc.nics.set(nic.tap, nic)
       const prepare = !vpc.prepared || !(await isNamespace(namespace))
       vpc.prepared = false
-      if (prepare) await this.#prepare(namespace, network, vpc, options)
-      else if (before.join() !== publicAddresses(vpc).join()) {
-        await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
-      }
-      // rules name taps by their names: the two do not wait for each other
-      await Promise.all([
-        ensureTap(namespace, nic, options),
+      if (prepare) await this.#ensureNamespace(namespace, vpc, options)
+      const addressesDiffer = before.join() !== publicAddresses(vpc).join()
+      const nics = [...vpc.nics.values()]
+      const directory = this.#directoryOf(namespace)
+      // none needs another: rules and dnsmasq name taps by their names, and the guest does not run yet
+      await together(
+        prepare ? this.#connect(namespace, network, vpc, options) : Promise.resolve(),
+        !prepare && addressesDiffer ? this.#ensureUplink(namespace, network, vpc, options) : Promise.resolve(),
+        ensureTap(namespace, nic, options, earlier === undefined ? 'missing' : 'there'),
         vpc.rules.apply(namespace, this.#plan(vpc, network), options),
-      ])
+        ensureDnsmasq(namespace, directory, network, nics, prepare ? nics : [nic]),
+      )
       options.signal.throwIfAborted()
       if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, earlier, nic, options)
-      const nics = [...vpc.nics.values()]
-      await ensureDnsmasq(namespace, this.#directoryOf(namespace), network, nics, prepare ? nics : [nic])
+      await releaseStaleLeases(namespace, directory, [nic])
       vpc.prepared = true
       return namespace
     })
@@ -184,9 +188,7 @@ export class VpcNetworks {
       }
       if (vpc.network !== null) await vpc.rules.apply(namespace, this.#plan(vpc, vpc.network), options)
       await removeTap(namespace, tap, options)
-      for (const address of nic === undefined ? [] : [nic.ip, nic.public_ip]) {
-        if (address !== '') await forgetConnections(namespace, address, options)
-      }
+      if (nic !== undefined) await forgetConnections(namespace, [nic.ip, nic.public_ip], options)
       const nics = [...vpc.nics.values()]
       await updateGuests(this.#directoryOf(namespace), nics, wasPrepared ? [] : nics)
       vpc.prepared = wasPrepared
@@ -196,7 +198,7 @@ export class VpcNetworks {
   /** Cut the connections that a card no longer may have, now that the rules for what it is are in force. */
   async #cutWhatChanged(namespace: string, vpc: VpcState, earlier: Nic, nic: Nic, options: Abortable): Promise<void> {
     const address = vpc.taken.get(nic.tap) ?? earlier.public_ip
-    if (address !== '' && address !== nic.public_ip) await forgetConnections(namespace, address, options)
+    if (address !== '' && address !== nic.public_ip) await forgetConnections(namespace, [address], options)
     vpc.taken.delete(nic.tap)
     if (vpc.network !== null) await cutForbidden(namespace, this.#plan(vpc, vpc.network), options)
   }
@@ -315,17 +317,27 @@ export class VpcNetworks {
     return found
   }
 
-  /** Namespace, uplink and the routes between them, before any tap. */
+  /** Namespace, uplink and the routes between them. */
   async #prepare(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
+    await this.#ensureNamespace(namespace, vpc, options)
+    await this.#connect(namespace, network, vpc, options)
+  }
+
+  /** The namespace alone. */
+  async #ensureNamespace(namespace: string, vpc: VpcState, options: Abortable): Promise<void> {
     if (!(await isNamespace(namespace))) {
       // what lives in it keeps it, its links and its rules; only the name has gone
       const holder = await findHolder(this.#directoryOf(namespace), [...vpc.nics.keys()])
       if (holder !== null) await nameNamespace(namespace, holder, options)
     }
-    await ensureNamespace(namespace, options)
-    vpc.rules.forget()
-    const uplink = await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
-    await setSysctls(namespace, [`net.ipv4.conf.${uplinkInside}.proxy_arp=0`], options)
+    const isNew = await ensureNamespace(namespace, options)
+    if (isNew) vpc.rules.beginEmpty()
+    else vpc.rules.forget()
+  }
+
+  /** The namespace's way to the host, and its service address. */
+  async #connect(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
+    const uplink = await this.#ensureUplink(namespace, network, vpc, options)
     const lines = [
       'link set lo up',
       `addr replace ${serviceAddress}/32 dev lo`,
@@ -334,8 +346,15 @@ export class VpcNetworks {
       `route replace default via ${uplink.outsideAddress}`,
       `route replace unreachable ${network.cidr}`, // unassigned addresses get no proxy-ARP answer, nor do they go out
     ]
-    await ipBatch(namespace, lines, options)
+    await together(
+      setSysctls(namespace, [`net.ipv4.conf.${uplinkInside}.proxy_arp=0`], options),
+      ipBatch(namespace, lines, options),
+    )
     this.#options.metadata.open(network.vpc_id, namespace)
+  }
+
+  #ensureUplink(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<Uplink> {
+    return this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
   }
 
   #plan(vpc: VpcState, network: DesiredNetwork): RulesetPlan {

@@ -31,6 +31,7 @@ export class VpcUnderTest {
   readonly #networks: VpcNetworks
   readonly #network: DesiredNetwork
   readonly #signal: AbortSignal
+  readonly #taps = new Set<string>()
   #number = 0
 
   private constructor(networks: VpcNetworks, vpcId: string, signal: AbortSignal) {
@@ -82,16 +83,27 @@ export class VpcUnderTest {
       cards.flatMap((nic) => renderTapLines(nic, false)),
       { signal: this.#signal },
     )
-    for (const nic of cards) this.#networks.restore(this.#network.vpc_id, nic)
+    for (const nic of cards) {
+      this.#taps.add(nic.tap)
+      this.#networks.restore(this.#network.vpc_id, nic)
+    }
     if (count > 1) await this.attach(this.card())
   }
 
   async attach(nic: Nic): Promise<void> {
+    this.#taps.add(nic.tap)
     await this.#networks.attach(this.#network, nic, { signal: this.#signal })
   }
 
   async detach(nic: Nic): Promise<void> {
+    this.#taps.delete(nic.tap)
     await this.#networks.detach(this.#network.vpc_id, nic.tap, { signal: this.#signal })
+  }
+
+  /** Look for damage and mend it; gives what was mended. */
+  async heal(): Promise<string[]> {
+    const { repairs } = await this.#networks.heal(this.#taps, { signal: this.#signal })
+    return repairs.map(({ object, detail }) => `${object}: ${detail}`)
   }
 
   /** Have the group of all cards. Comes back when its rules are in force. */
