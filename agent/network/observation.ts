@@ -1,4 +1,5 @@
 import { type CommandOptions, runCommand } from '../run-command.ts'
+import { together } from '../together.ts'
 import { uplinkInside } from './names.ts'
 import { inNamespace, namespaceSettings } from './namespace.ts'
 import { type Listing, readListing } from './ruleset-listing.ts'
@@ -46,30 +47,40 @@ export function wantedSettings(taps: readonly string[]): string[] {
   ]
 }
 
-/** Look at a namespace: six commands, whatever the number of its cards. */
+/** What ip(8) is asked for, in one process. */
+const questions = ['addr show', 'route show', 'neigh show nud permanent']
+
+/** Look at a namespace: four commands, whatever the number of its cards. */
 export async function observeNamespace(
   namespace: string,
   taps: readonly string[],
   options: Abortable,
 ): Promise<SeenNamespace> {
-  const ip = (...args: string[]) => runCommand(['ip', '-netns', namespace, '-json', ...args], options)
-  const [links, routes, neighbours, qdiscs, settings, rules] = await Promise.all([
-    ip('addr', 'show'),
-    ip('-4', 'route', 'show'),
-    ip('-4', 'neigh', 'show', 'nud', 'permanent'),
+  const ip = ['ip', '-netns', namespace, '-json', '-batch', '-']
+  const [answers, qdiscs, settings, rules] = await together(
+    runCommand(ip, { ...options, input: `${questions.join('\n')}\n` }),
     runCommand(['tc', '-netns', namespace, '-json', 'qdisc', 'show'], options),
     readSettings(inNamespace(namespace), wantedSettings(taps).map(settingName), options),
     readListing(inNamespace(namespace), 'vpc', options),
-  ])
+  )
   return {
-    links: parseLinks(links.stdout),
-    routes: parseRoutes(routes.stdout),
-    neighbours: new Map(
-      parseJsonList(neighbours.stdout).map(({ dev, dst, lladdr }) => [`${dev} ${dst}`, String(lladdr)]),
-    ),
+    ...parseAnswers(answers.stdout),
     rates: parseRates(qdiscs.stdout),
     settings,
     rules,
+  }
+}
+
+/** The lists that `ip -json -batch` prints, one a line, told apart by what is in them: an empty one may not be there. Pure. */
+export function parseAnswers(output: string): Pick<SeenNamespace, 'links' | 'routes' | 'neighbours'> {
+  const entries = output.split('\n').flatMap(parseJsonList)
+  const links = entries.filter((entry) => 'ifname' in entry)
+  const neighbours = entries.filter((entry) => 'lladdr' in entry)
+  const routes = entries.filter((entry) => !('ifname' in entry || 'lladdr' in entry))
+  return {
+    links: linksOf(links),
+    routes: routesOf(routes),
+    neighbours: new Map(neighbours.map(({ dev, dst, lladdr }) => [`${dev} ${dst}`, String(lladdr)])),
   }
 }
 
@@ -94,8 +105,12 @@ export async function readSettings(
 
 /** Links as `ip -json addr show` lists them. Pure. */
 export function parseLinks(json: string): Map<string, SeenLink> {
+  return linksOf(parseJsonList(json))
+}
+
+function linksOf(entries: readonly Entry[]): Map<string, SeenLink> {
   return new Map(
-    parseJsonList(json).map(({ ifname, flags, mtu, address, addr_info: info }) => {
+    entries.map(({ ifname, flags, mtu, address, addr_info: info }) => {
       const words = Array.isArray(flags) ? flags : []
       const up = words.includes('UP')
       const addresses = (Array.isArray(info) ? info : []).filter(({ family }) => family === 'inet')
@@ -113,7 +128,11 @@ export function parseLinks(json: string): Map<string, SeenLink> {
 
 /** Routes as `ip -json route show` lists them. Pure. */
 export function parseRoutes(json: string): SeenRoute[] {
-  return parseJsonList(json).map(({ type, dst, dev, gateway }) => ({
+  return routesOf(parseJsonList(json))
+}
+
+function routesOf(entries: readonly Entry[]): SeenRoute[] {
+  return entries.map(({ type, dst, dev, gateway }) => ({
     type: String(type ?? 'unicast'),
     dst: String(dst),
     dev: String(dev ?? ''),
@@ -132,8 +151,10 @@ export function parseRates(json: string): Map<string, number | null> {
   )
 }
 
+type Entry = Record<string, unknown>
+
 /** The objects of a JSON list of ip(8) or tc(8), which print nothing at all for an empty one. Pure. */
-export function parseJsonList(json: string): Record<string, unknown>[] {
+export function parseJsonList(json: string): Entry[] {
   const list: unknown = JSON.parse(json.trim() === '' ? '[]' : json)
   return Array.isArray(list) ? list.filter((entry) => typeof entry === 'object' && entry !== null) : []
 }

@@ -89,11 +89,18 @@ export class Uplinks {
 
   /** The uplink of a VPC as it is; null when the host's end is missing, down, or has no address of the range. */
   async find(vpcId: string, options: Abortable): Promise<Uplink | null> {
-    const name = uplinkName(this.#installation, vpcId)
+    return (await this.findAll(options)).get(uplinkName(this.#installation, vpcId)) ?? null
+  }
+
+  /** The same of all that there are, by the name of the host's end. */
+  async findAll(options: Abortable): Promise<Map<string, Uplink>> {
     const { stdout } = await runCommand(['ip', '-json', 'addr', 'show', 'type', 'veth'], options)
-    const link = parseLinks(stdout).get(name)
-    const outside = link?.addresses.find((address) => address.endsWith('/31') && inRange(address))
-    return link?.up === true && outside !== undefined ? { name, ...pairAddresses(pairOf(outside)) } : null
+    return new Map(
+      [...parseLinks(stdout)].flatMap(([name, { up, addresses }]): [string, Uplink][] => {
+        const outside = addresses.find((address) => address.endsWith('/31') && inRange(address))
+        return up && outside !== undefined ? [[name, { name, ...pairAddresses(pairOf(outside)) }]] : []
+      }),
+    )
   }
 
   /** Remove the link of an uplink whose other end is lost; `ensure` makes it anew. */
@@ -124,7 +131,7 @@ export class Uplinks {
         await loadHostRules(difference.foreign ? empty + ruleset : ruleset, options)
         repairs.push({ vpc_id: '', object: 'host_ruleset', detail: difference.detail.slice(0, 500) })
       }
-      for (const [vpcId, addresses] of this.#publicAddresses) await this.#healRoutes(vpcId, addresses, repairs, options)
+      await this.#healRoutes(repairs, options)
     })
   }
 
@@ -136,24 +143,25 @@ export class Uplinks {
     })
   }
 
-  async #healRoutes(
-    vpcId: string,
-    addresses: readonly string[],
-    repairs: NetworkHealth['repairs'],
-    options: Abortable,
-  ) {
-    if (addresses.length === 0) return
-    const uplink = await this.find(vpcId, options)
-    if (uplink === null) return // they come with it
-    const routed = await routesOver(uplink.name, options)
-    const answered = this.#announceOn === null ? addresses : await proxiesOf(this.#announceOn, options)
-    const unrouted = addresses.filter((address) => !routed.includes(address))
-    const unanswered = addresses.filter((address) => !answered.includes(address))
-    if (unrouted.length + unanswered.length === 0) return
-    await this.#syncRoutes(uplink, addresses, options)
+  async #healRoutes(repairs: NetworkHealth['repairs'], options: Abortable): Promise<void> {
+    const withAddresses = [...this.#publicAddresses].filter(([, addresses]) => addresses.length > 0)
+    if (withAddresses.length === 0) return
+    const [uplinks, routes, answered] = await together(
+      this.findAll(options),
+      publicRoutes([], options),
+      this.#announceOn === null ? Promise.resolve(null) : proxiesOf(this.#announceOn, options),
+    )
     const missing = (list: readonly string[]) => `${list[0]} is missing, one of ${list.length}`
-    if (unrouted.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_route', detail: missing(unrouted) })
-    if (unanswered.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_neighbour', detail: missing(unanswered) })
+    for (const [vpcId, addresses] of withAddresses) {
+      const uplink = uplinks.get(uplinkName(this.#installation, vpcId))
+      if (uplink === undefined) continue // they come with it
+      const unrouted = addresses.filter((address) => routes.get(address) !== uplink.name)
+      const unanswered = addresses.filter((address) => answered?.includes(address) === false)
+      if (unrouted.length + unanswered.length === 0) continue
+      await this.#syncRoutes(uplink, addresses, options)
+      if (unrouted.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_route', detail: missing(unrouted) })
+      if (unanswered.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_neighbour', detail: missing(unanswered) })
+    }
   }
 
   async #ensureForwarding(options: Abortable): Promise<void> {
@@ -203,7 +211,7 @@ export class Uplinks {
 
   /** Have routes to exactly these public addresses over an uplink. */
   async #syncRoutes(uplink: Uplink, addresses: readonly string[], options: Abortable): Promise<void> {
-    const routed = await routesOver(uplink.name, options)
+    const routed = [...(await publicRoutes(['dev', uplink.name], options)).keys()]
     const gone = routed.filter((address) => !addresses.includes(address))
     const fresh = addresses.filter((address) => !routed.includes(address))
     await hostBatch(
@@ -249,10 +257,13 @@ async function hostLinks(options: Abortable): Promise<Map<string, string[]>> {
   return new Map([...parseLinks(stdout)].map(([name, { addresses }]) => [name, [...addresses]]))
 }
 
-async function routesOver(device: string, options: Abortable): Promise<string[]> {
-  const { stdout } = await runCommand(['ip', '-json', '-4', 'route', 'show', 'dev', device], options)
-  const routes = parseList<{ dst: string; gateway?: string }>(stdout)
-  return routes.filter(({ gateway }) => gateway !== undefined).map(({ dst }) => dst.replace('/32', ''))
+/** Device of each route of the host to one address by way of another, as those to public addresses are. */
+async function publicRoutes(selector: readonly string[], options: Abortable): Promise<Map<string, string>> {
+  const { stdout } = await runCommand(['ip', '-json', '-4', 'route', 'show', ...selector], options)
+  const routes = parseList<{ dst: string; gateway?: string; dev?: string }>(stdout)
+  return new Map(
+    routes.filter(({ gateway }) => gateway !== undefined).map(({ dst, dev = '' }) => [dst.replace('/32', ''), dev]),
+  )
 }
 
 /** Addresses that a device of the host answers for. */

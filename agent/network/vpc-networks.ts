@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { DesiredNetwork, HostOrphan } from '@berth/contract/host.ts'
-import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
+import { tapName, uplinkName, vpcNamespaceName } from '@berth/contract/host-names.ts'
 import type { PolicyGroup } from '@berth/contract/network-policy.ts'
 import type { Logger } from 'pino'
 import type { CardTraffic, DesiredNetworks, NetworkHealth } from '../host-driver.ts'
@@ -228,15 +228,25 @@ export class VpcNetworks {
     const vpcs = [...this.#vpcs].filter(([, { nics }]) => [...nics.keys()].some((tap) => taps.has(tap)))
     if (vpcs.length === 0) return health
     await this.#uplinks.heal(health.repairs, options).catch((error) => failed(error, ''))
+    const uplinks = await this.#uplinks.findAll(options).catch(() => new Map<string, Uplink>())
     for (const [vpcId] of vpcs) {
       if (options.signal.aborted) break
-      const look = (vpc: VpcState) => this.#heal(vpcId, vpc, taps, health, options)
+      const look = (vpc: VpcState) => this.#heal(vpcId, vpc, { taps, uplinks, health }, options)
       await this.#inTurn(vpcId, options, look).catch((error) => failed(error, vpcId))
     }
     return health
   }
 
-  async #heal(vpcId: string, vpc: VpcState, taps: ReadonlySet<string>, health: NetworkHealth, options: Abortable) {
+  async #heal(
+    vpcId: string,
+    vpc: VpcState,
+    {
+      taps,
+      uplinks,
+      health,
+    }: { taps: ReadonlySet<string>; uplinks: ReadonlyMap<string, Uplink>; health: NetworkHealth },
+    options: Abortable,
+  ): Promise<void> {
     const { network } = vpc
     const nics = [...vpc.nics.values()].filter(({ tap }) => taps.has(tap))
     if (network === null || nics.length === 0) return
@@ -260,7 +270,9 @@ export class VpcNetworks {
       { network, nics, rules: await vpc.rules.expected(plan, options) },
       {
         ...seen,
-        uplink: await this.#uplinks.find(vpcId, options),
+        // one that came since is not among them
+        uplink:
+          uplinks.get(uplinkName(this.#options.installation, vpcId)) ?? (await this.#uplinks.find(vpcId, options)),
         dnsmasq: await dnsmasqFaults(namespace, directory, network, [...vpc.nics.values()]),
       },
     )

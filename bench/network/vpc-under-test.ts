@@ -41,9 +41,10 @@ export class VpcUnderTest {
     this.#network = { vpc_id: vpcId, cidr: '10.0.0.0/16', subnets: [{ id: 'subnet-0', cidr: '10.0.0.0/16', gateway }] }
   }
 
-  static async open(vpcId: string, signal: AbortSignal): Promise<VpcUnderTest> {
+  /** On a host of its own, or on that of another VPC. */
+  static async open(vpcId: string, signal: AbortSignal, beside?: VpcUnderTest): Promise<VpcUnderTest> {
     await mkdir(runtimeDirectory, { recursive: true, mode: 0o711 })
-    const vpc = new VpcUnderTest(newNetworks(), vpcId, signal)
+    const vpc = new VpcUnderTest(beside === undefined ? newNetworks() : beside.#networks, vpcId, signal)
     await vpc.setGroup(lastOf(1))
     return vpc
   }
@@ -100,9 +101,10 @@ export class VpcUnderTest {
     await this.#networks.detach(this.#network.vpc_id, nic.tap, { signal: this.#signal })
   }
 
-  /** Look for damage and mend it; gives what was mended. */
-  async heal(): Promise<string[]> {
-    const { repairs } = await this.#networks.heal(this.#taps, { signal: this.#signal })
+  /** Look for damage at this VPC, and others of its host, and mend it; gives what was mended. */
+  async heal(others: readonly VpcUnderTest[] = []): Promise<string[]> {
+    const taps = new Set([this, ...others].flatMap((vpc) => [...vpc.#taps]))
+    const { repairs } = await this.#networks.heal(taps, { signal: this.#signal })
     return repairs.map(({ object, detail }) => `${object}: ${detail}`)
   }
 
