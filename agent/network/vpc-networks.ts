@@ -10,15 +10,14 @@ import { PublicAddressOwners } from '../public-address-owners.ts'
 import { together } from '../together.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
-import { dnsmasqFaults, ensureDnsmasq, removeDnsmasq, repairDnsmasq, shortenLog, updateGuests } from './dnsmasq.ts'
+import { ensureDnsmasq, removeDnsmasq, updateGuests } from './dnsmasq.ts'
+import { healVpc, type VpcToHeal } from './healing.ts'
 import { findHolder } from './holder.ts'
 import { releaseStaleLeases } from './leases.ts'
 import { serviceAddress, uplinkInside } from './names.ts'
 import { ensureNamespace, ipBatch, isNamespace, nameNamespace, removeNamespace, setSysctls } from './namespace.ts'
 import { NamespaceRules } from './namespace-rules.ts'
-import { observeNamespace } from './observation.ts'
 import { namespaceOrphans, vpcOrphans } from './orphans.ts'
-import { type PlannedRepair, planRepairs, type Remedy, remedies } from './repairs.ts'
 import type { RulesetPlan } from './ruleset.ts'
 import { ensureTap, removeTap } from './taps.ts'
 import { countTraffic } from './traffic.ts'
@@ -231,77 +230,35 @@ export class VpcNetworks {
     const uplinks = await this.#uplinks.findAll(options).catch(() => new Map<string, Uplink>())
     for (const [vpcId] of vpcs) {
       if (options.signal.aborted) break
-      const look = (vpc: VpcState) => this.#heal(vpcId, vpc, { taps, uplinks, health }, options)
+      const look = async (vpc: VpcState) => {
+        const toHeal = this.#toHeal(vpcId, vpc, { taps, uplinks }, options)
+        if (toHeal !== null) await healVpc(toHeal, health, options)
+      }
       await this.#inTurn(vpcId, options, look).catch((error) => failed(error, vpcId))
     }
     return health
   }
 
-  async #heal(
+  /** A VPC as it should be now; null when it should not be here. `uplinks` are those that were found lately. */
+  #toHeal(
     vpcId: string,
     vpc: VpcState,
-    {
-      taps,
-      uplinks,
-      health,
-    }: { taps: ReadonlySet<string>; uplinks: ReadonlyMap<string, Uplink>; health: NetworkHealth },
+    { taps, uplinks }: { taps: ReadonlySet<string>; uplinks: ReadonlyMap<string, Uplink> },
     options: Abortable,
-  ): Promise<void> {
-    const { network } = vpc
-    const nics = [...vpc.nics.values()].filter(({ tap }) => taps.has(tap))
-    if (network === null || nics.length === 0) return
+  ): VpcToHeal | null {
+    const { network, rules } = vpc
+    const nics = [...vpc.nics.values()]
+    const looked = nics.filter(({ tap }) => taps.has(tap))
+    if (network === null || looked.length === 0) return null
     const namespace = this.namespaceOf(vpcId)
-    const directory = this.#directoryOf(namespace)
-    await shortenLog(directory)
-    const plan = this.#plan(vpc, network) // before the look: what is desired anew meanwhile has its own turn
-    const repaired = ({ object, detail }: Pick<PlannedRepair, 'object' | 'detail'>) => {
-      health.repairs.push({ vpc_id: vpcId, object, detail: detail.slice(0, 500) })
-    }
-    if (!(await isNamespace(namespace))) {
-      await this.#prepare(namespace, network, vpc, options)
-      repaired({ object: 'namespace', detail: `${namespace} had gone` })
-    }
-    const seen = await observeNamespace(
-      namespace,
-      nics.map(({ tap }) => tap),
-      options,
-    )
-    const repairs = planRepairs(
-      { network, nics, rules: await vpc.rules.expected(plan, options) },
-      {
-        ...seen,
-        // one that came since is not among them
-        uplink:
-          uplinks.get(uplinkName(this.#options.installation, vpcId)) ?? (await this.#uplinks.find(vpcId, options)),
-        dnsmasq: await dnsmasqFaults(namespace, directory, network, [...vpc.nics.values()]),
-      },
-    )
-    for (const { tap } of nics) if (seen.links.get(tap)?.open !== true) health.unattached.push(tap)
-    const apply: Record<Remedy, (asked: readonly PlannedRepair[]) => Promise<unknown>> = {
-      uplink: async () => {
-        await this.#uplinks.cut(vpcId, options) // its other end is somewhere else
-        await this.#prepare(namespace, network, vpc, options)
-      },
-      namespace: () => this.#prepare(namespace, network, vpc, options),
-      taps: async (asked) => {
-        for (const nic of nics) {
-          if (!asked.some(({ tap }) => tap === nic.tap)) continue
-          await ensureTap(namespace, nic, options)
-          await setSysctls(namespace, [`net.ipv4.conf.${nic.tap}.proxy_arp=1`], options)
-        }
-      },
-      rules: () => {
-        vpc.rules.forget()
-        return vpc.rules.apply(namespace, plan, options)
-      },
-      rules_anew: () => vpc.rules.replace(namespace, plan, options),
-      dnsmasq: () => repairDnsmasq(namespace, directory, network, [...vpc.nics.values()]),
-    }
-    for (const remedy of remedies) {
-      const asked = repairs.filter((repair) => repair.remedy === remedy)
-      if (asked.length === 0) continue
-      await apply[remedy](asked)
-      for (const repair of asked) repaired(repair)
+    const known = uplinks.get(uplinkName(this.#options.installation, vpcId))
+    return {
+      ...{ vpcId, namespace, network, nics, looked, rules },
+      directory: this.#directoryOf(namespace),
+      plan: this.#plan(vpc, network), // as it is before the look: what is desired anew meanwhile has its own turn
+      findUplink: async () => known ?? this.#uplinks.find(vpcId, options), // it may have come since
+      cutUplink: () => this.#uplinks.cut(vpcId, options),
+      prepare: () => this.#prepare(namespace, network, vpc, options),
     }
   }
 
