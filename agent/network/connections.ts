@@ -81,11 +81,17 @@ export async function forgetConnections(
   addresses: readonly string[],
   options: Abortable = {},
 ): Promise<void> {
-  const found = connectionSides(await listConnections(namespace, options))
+  const list = await listConnections(namespace, options).catch((error: unknown) => {
+    if (options.signal?.aborted || !(error instanceof CommandError)) throw error
+    return null // too long, perhaps
+  })
+  const found = list === null ? null : connectionSides(list)
   // one after the other: each walks the table, and what another deletes meanwhile can make it end early
-  for (const [side, those] of found) {
-    for (const address of addresses)
-      if (those.has(address)) await deleteConnections(namespace, [side, address], options)
+  for (const side of sides) {
+    for (const address of addresses) {
+      const mayBe = address !== '' && (found === null || found.get(side)?.has(address) === true)
+      if (mayBe) await deleteConnections(namespace, [side, address], options)
+    }
   }
 }
 

@@ -77,15 +77,18 @@ test('guests that are missing, changed or gone are put right, and others are not
 test('a lease that keeps an address from its card is a fault, and the own one is not', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
   const nic = testNic(1)
-  const faults = async (mac: string) => {
+  const faults = async (mac: string, looked = [nic]) => {
     writeFileSync(join(directory, 'leases'), `1795000000 ${mac} ${nic.ip} * *\n`)
-    return (await dnsmasqFaults('berth-abc123-x', directory, network, [nic])).filter((fault) => /keeps/.test(fault))
+    return (await dnsmasqFaults('berth-abc123-x', directory, network, { nics: [nic], looked })).filter((fault) =>
+      /keeps/.test(fault),
+    )
   }
   try {
     expect(await faults('06:00:00:00:00:99')).toEqual([
       `it keeps ${nic.ip} for 06:00:00:00:00:99, which has it no more`,
     ])
     expect(await faults(nic.mac)).toEqual([])
+    expect(await faults('06:00:00:00:00:99', [])).toEqual([]) // its tap is not there yet
   } finally {
     rmSync(directory, { recursive: true })
   }

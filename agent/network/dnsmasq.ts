@@ -10,6 +10,10 @@ import { hostNameServers } from './name-servers.ts'
 import { tapMtu } from './names.ts'
 import { inNamespace, isInside } from './namespace.ts'
 
+interface Abortable {
+  signal?: AbortSignal
+}
+
 /**
  * Questions that a VPC may have at name servers that do not answer. A guest can keep some thousands so (`ruleset.ts` bounds
  * their rate, dnsmasq gives up after ten seconds); with dnsmasq's own 150 one guest could refuse names to all others.
@@ -74,14 +78,15 @@ export async function ensureDnsmasq(
   namespace: string,
   directory: string,
   network: DesiredNetwork,
-  nics: readonly Nic[],
-  changed: readonly Nic[],
+  { nics, changed }: { nics: readonly Nic[]; changed: readonly Nic[] },
+  { signal }: Abortable,
 ): Promise<void> {
   await updateGuests(directory, nics, changed)
   const config = renderDnsmasqConfig(directory, network, await hostNameServers())
   const configFile = join(directory, 'dnsmasq.conf')
   const running = await findDnsmasq(directory)
   if (running === null || (await readFile(configFile, 'utf8').catch(() => '')) !== config) {
+    signal?.throwIfAborted()
     if (running !== null) await stop(running)
     await writeFile(configFile, config, { mode: 0o644 })
     await launch(namespace, directory, configFile)
@@ -95,12 +100,15 @@ export async function shortenLog(directory: string): Promise<void> {
   if (size > longestLog) await truncate(log)
 }
 
-/** What is otherwise with the dnsmasq of a VPC than `ensureDnsmasq` would have it, in words; empty when nothing is. */
+/**
+ * What is otherwise with the dnsmasq of a VPC than `ensureDnsmasq` would have it, in words; empty when nothing is. `looked`
+ * are those of the cards whose taps should be there.
+ */
 export async function dnsmasqFaults(
   namespace: string,
   directory: string,
   network: DesiredNetwork,
-  nics: readonly Nic[],
+  { nics, looked }: { nics: readonly Nic[]; looked: readonly Nic[] },
 ): Promise<string[]> {
   const running = await findDnsmasq(directory)
   const config = await readFile(join(directory, 'dnsmasq.conf'), 'utf8').catch(() => '')
@@ -117,7 +125,7 @@ export async function dnsmasqFaults(
     const same = names.length === files.size && names.every((name, i) => files.get(name) === texts[i])
     if (!same) faults.push(`its files in ${folder} are others`)
   }
-  const [stale] = await findStaleLeases(directory, nics)
+  const [stale] = await findStaleLeases(directory, looked)
   if (stale !== undefined) faults.push(`it keeps ${stale.nic.ip} for ${stale.lease.mac}, which has it no more`)
   return faults
 }
@@ -127,12 +135,13 @@ export async function repairDnsmasq(
   namespace: string,
   directory: string,
   network: DesiredNetwork,
-  nics: readonly Nic[],
+  { nics, looked }: { nics: readonly Nic[]; looked: readonly Nic[] },
+  options: Abortable,
 ): Promise<void> {
   const running = await findDnsmasq(directory)
   if (running !== null && !(await isInside(namespace, running.pid))) await stop(running)
-  await ensureDnsmasq(namespace, directory, network, nics, nics)
-  await releaseStaleLeases(namespace, directory, nics)
+  await ensureDnsmasq(namespace, directory, network, { nics, changed: nics }, options)
+  await releaseStaleLeases(namespace, directory, looked, options)
 }
 
 /**

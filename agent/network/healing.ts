@@ -55,7 +55,7 @@ export async function healVpc(vpc: VpcToHeal, health: NetworkHealth, options: Ab
     {
       ...seen,
       uplink: await vpc.findUplink(),
-      dnsmasq: await dnsmasqFaults(namespace, directory, vpc.network, vpc.nics),
+      dnsmasq: await dnsmasqFaults(namespace, directory, vpc.network, vpc),
     },
   )
   health.unattached.push(...taps.filter((tap) => seen.links.get(tap)?.open !== true))
@@ -88,5 +88,5 @@ const apply: Record<Remedy, Apply> = {
     await rules.apply(namespace, plan, options)
   },
   rules_anew: ({ namespace, rules, plan }, _asked, options) => rules.replace(namespace, plan, options),
-  dnsmasq: ({ namespace, directory, network, nics }) => repairDnsmasq(namespace, directory, network, nics),
+  dnsmasq: (vpc, _asked, options) => repairDnsmasq(vpc.namespace, vpc.directory, vpc.network, vpc, options),
 }

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Nic } from '../nic.ts'
-import { runCommand } from '../run-command.ts'
+import { type CommandOptions, runCommand } from '../run-command.ts'
+import { together } from '../together.ts'
 import { inNamespace } from './namespace.ts'
 
 /** Who had an address of dnsmasq last. */
@@ -42,9 +43,16 @@ export async function findStaleLeases(directory: string, nics: readonly Nic[]): 
  * the lease of the one before has ended, which without a word lasts up to an hour. The word is the one that the guest
  * before could have said itself (DHCPRELEASE, RFC 2131), said by dhcp_release(1) of dnsmasq. Their taps must be there.
  */
-export async function releaseStaleLeases(namespace: string, directory: string, nics: readonly Nic[]): Promise<void> {
-  for (const { lease, nic } of await findStaleLeases(directory, nics)) {
+export async function releaseStaleLeases(
+  namespace: string,
+  directory: string,
+  nics: readonly Nic[],
+  options: Pick<CommandOptions, 'signal'>,
+): Promise<void> {
+  const stale = await findStaleLeases(directory, nics)
+  const release = ({ lease, nic }: (typeof stale)[number]) => {
     const argv = ['dhcp_release', nic.tap, lease.address, lease.mac, lease.clientId]
-    await runCommand([...inNamespace(namespace), ...argv])
+    return runCommand([...inNamespace(namespace), ...argv], options)
   }
+  await together(...stale.map(release))
 }

@@ -42,7 +42,7 @@ export async function ensureTap(
   namespace: string,
   nic: Nic,
   options: Abortable = {},
-  expected: 'missing' | 'there' = 'there',
+  expected: 'missing' | 'unknown' = 'unknown',
 ): Promise<void> {
   const made = expected === 'missing' && (await makeTap(namespace, nic, options))
   if (!made) await ipBatch(namespace, renderTapLines(nic, await linkExists(namespace, nic.tap, options)), options)

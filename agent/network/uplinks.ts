@@ -35,6 +35,8 @@ export class Uplinks {
   readonly #announceOn: string | null
   /** Public addresses by VPC; a VPC that is here has an uplink. */
   readonly #publicAddresses = new Map<string, readonly string[]>()
+  /** By VPC, the uplinks that this run of the agent has made or looked at, with the routes to those addresses. */
+  readonly #whole = new Map<string, Uplink>()
   #queue: Promise<unknown> = Promise.resolve()
   #forwarding = false
   readonly #expected: ExpectedListing
@@ -53,16 +55,54 @@ export class Uplinks {
 
   /** Have a VPC's namespace reach the world, and be reached by these public addresses. Idempotent. */
   ensure(vpcId: string, namespace: string, publicAddresses: readonly string[], options: Abortable): Promise<Uplink> {
+    return this.#inTurn(() => this.#ensure(vpcId, namespace, publicAddresses, options))
+  }
+
+  /**
+   * Have a VPC's namespace, which reaches the world, be reached by other public addresses: by what differs, where this run
+   * of the agent knows what there is.
+   */
+  setAddresses(vpcId: string, namespace: string, addresses: readonly string[], options: Abortable): Promise<void> {
     return this.#inTurn(async () => {
-      this.#claim(vpcId, publicAddresses)
-      const [{ uplink, made }] = await together(
-        this.#ensureLink(uplinkName(this.#installation, vpcId), namespace, options),
-        this.#ensureForwarding(options),
-        this.#applyRules(options),
-      )
-      if (!made || publicAddresses.length > 0) await this.#syncRoutes(uplink, publicAddresses, options)
-      return uplink
+      const uplink = this.#whole.get(vpcId)
+      const before = this.#publicAddresses.get(vpcId) ?? []
+      if (uplink !== undefined) {
+        this.#whole.delete(vpcId) // until all of it is done
+        this.#claim(vpcId, addresses)
+        const failed = await together(
+          this.#applyRules(options),
+          this.#changeRoutes(uplink, difference(before, addresses), difference(addresses, before), options),
+        ).then(
+          () => null,
+          (error: unknown) => error,
+        )
+        if (failed === null) {
+          this.#whole.set(vpcId, uplink)
+          return
+        }
+        if (options.signal?.aborted) throw failed
+      }
+      await this.#ensure(vpcId, namespace, addresses, options)
     })
+  }
+
+  async #ensure(
+    vpcId: string,
+    namespace: string,
+    publicAddresses: readonly string[],
+    options: Abortable,
+  ): Promise<Uplink> {
+    this.#whole.delete(vpcId)
+    this.#claim(vpcId, publicAddresses)
+    const [{ uplink, made }] = await together(
+      this.#ensureLink(uplinkName(this.#installation, vpcId), namespace, options),
+      this.#ensureForwarding(options),
+      this.#applyRules(options),
+    )
+    if (made) await this.#changeRoutes(uplink, [], publicAddresses, options)
+    else await this.#syncRoutes(uplink, publicAddresses, options)
+    this.#whole.set(vpcId, uplink)
+    return uplink
   }
 
   /** Leave nothing of a VPC's uplink. Idempotent. */
@@ -70,6 +110,7 @@ export class Uplinks {
     return this.#inTurn(async () => {
       const name = uplinkName(this.#installation, vpcId)
       if ((await hostLinks(options)).has(name)) await hostBatch([`link del ${name}`], options) // its routes go with it
+      this.#whole.delete(vpcId)
       if (this.#announceOn !== null) await this.#withdraw(this.#publicAddresses.get(vpcId) ?? [], options)
       this.#publicAddresses.delete(vpcId)
       await this.#applyRules(options)
@@ -107,6 +148,7 @@ export class Uplinks {
   cut(vpcId: string, options: Abortable): Promise<void> {
     return this.#inTurn(async () => {
       const name = uplinkName(this.#installation, vpcId)
+      this.#whole.delete(vpcId)
       if ((await hostLinks(options)).has(name)) await hostBatch([`link del ${name}`], options)
     })
   }
@@ -148,14 +190,14 @@ export class Uplinks {
     if (withAddresses.length === 0) return
     const [uplinks, routes, answered] = await together(
       this.findAll(options),
-      publicRoutes([], options),
+      publicRoutes(options),
       this.#announceOn === null ? Promise.resolve(null) : proxiesOf(this.#announceOn, options),
     )
     const missing = (list: readonly string[]) => `${list[0]} is missing, one of ${list.length}`
     for (const [vpcId, addresses] of withAddresses) {
       const uplink = uplinks.get(uplinkName(this.#installation, vpcId))
       if (uplink === undefined) continue // they come with it
-      const unrouted = addresses.filter((address) => routes.get(address) !== uplink.name)
+      const unrouted = addresses.filter((address) => !routes.some(leadsTo(address, uplink)))
       const unanswered = addresses.filter((address) => answered?.includes(address) === false)
       if (unrouted.length + unanswered.length === 0) continue
       await this.#syncRoutes(uplink, addresses, options)
@@ -209,22 +251,33 @@ export class Uplinks {
     })
   }
 
-  /** Have routes to exactly these public addresses over an uplink. */
+  /** Have routes to exactly these public addresses over an uplink, whatever there is. */
   async #syncRoutes(uplink: Uplink, addresses: readonly string[], options: Abortable): Promise<void> {
-    const routed = [...(await publicRoutes(['dev', uplink.name], options)).keys()]
-    const gone = routed.filter((address) => !addresses.includes(address))
-    const fresh = addresses.filter((address) => !routed.includes(address))
+    const routes = await publicRoutes(options)
+    const routed = routes.filter(({ dev }) => dev === uplink.name).map(({ address }) => address)
+    const fresh = difference(addresses, routed)
+    await this.#changeRoutes(uplink, difference(routed, addresses), addresses, options, fresh)
+  }
+
+  /** Take routes away and have others; those that are `fresh` the network is told of. */
+  async #changeRoutes(
+    uplink: Uplink,
+    gone: readonly string[],
+    wanted: readonly string[],
+    options: Abortable,
+    fresh = wanted,
+  ): Promise<void> {
     await hostBatch(
       [
         ...gone.map((address) => `route del ${address}/32 dev ${uplink.name}`),
-        ...addresses.map((address) => `route replace ${address}/32 via ${uplink.insideAddress} dev ${uplink.name}`),
+        ...wanted.map((address) => `route replace ${address}/32 via ${uplink.insideAddress} dev ${uplink.name}`),
       ],
       options,
     )
     if (this.#announceOn === null) return
     await this.#withdraw(gone, options)
     await hostBatch(
-      addresses.map((address) => `neigh replace proxy ${address} dev ${this.#announceOn}`),
+      wanted.map((address) => `neigh replace proxy ${address} dev ${this.#announceOn}`),
       options,
     )
     for (const address of fresh) await announce(address, this.#announceOn, options)
@@ -257,13 +310,23 @@ async function hostLinks(options: Abortable): Promise<Map<string, string[]>> {
   return new Map([...parseLinks(stdout)].map(([name, { addresses }]) => [name, [...addresses]]))
 }
 
-/** Device of each route of the host to one address by way of another, as those to public addresses are. */
-async function publicRoutes(selector: readonly string[], options: Abortable): Promise<Map<string, string>> {
-  const { stdout } = await runCommand(['ip', '-json', '-4', 'route', 'show', ...selector], options)
-  const routes = parseList<{ dst: string; gateway?: string; dev?: string }>(stdout)
-  return new Map(
-    routes.filter(({ gateway }) => gateway !== undefined).map(({ dst, dev = '' }) => [dst.replace('/32', ''), dev]),
-  )
+interface PublicRoute {
+  address: string
+  dev: string
+}
+
+const leadsTo =
+  (address: string, { name }: Uplink) =>
+  (route: PublicRoute) =>
+    route.address === address && route.dev === name
+
+/** The host's routes by way of another, as those to public addresses are; not those of routing daemons, which may be many. */
+async function publicRoutes(options: Abortable): Promise<PublicRoute[]> {
+  const argv = ['ip', '-json', '-4', 'route', 'show', 'proto', 'boot']
+  const { stdout } = await runCommand(argv, options)
+  return parseList<{ dst: string; gateway?: string; dev?: string }>(stdout)
+    .filter(({ gateway }) => gateway !== undefined)
+    .map(({ dst, dev = '' }) => ({ address: dst.replace('/32', ''), dev }))
 }
 
 /** Addresses that a device of the host answers for. */
@@ -284,6 +347,10 @@ async function hostBatch(lines: readonly string[], options: Abortable): Promise<
 function parseList<T>(json: string): T[] {
   const list: unknown = JSON.parse(json.trim() === '' ? '[]' : json)
   return Array.isArray(list) ? (list as T[]) : []
+}
+
+function difference(list: readonly string[], other: readonly string[]): string[] {
+  return list.filter((each) => !other.includes(each))
 }
 
 function inRange(address: string): boolean {

@@ -131,17 +131,22 @@ export class VpcNetworks {
       const addressesDiffer = before.join() !== publicAddresses(vpc).join()
       const nics = [...vpc.nics.values()]
       const directory = this.#directoryOf(namespace)
-      // none needs another: rules and dnsmasq name taps by their names, and the guest does not run yet
+      // rules name taps by their names, and the guest does not run yet
       await together(
         prepare ? this.#connect(namespace, network, vpc, options) : Promise.resolve(),
-        !prepare && addressesDiffer ? this.#ensureUplink(namespace, network, vpc, options) : Promise.resolve(),
-        ensureTap(namespace, nic, options, earlier === undefined ? 'missing' : 'there'),
+        !prepare && addressesDiffer ? this.#setPublicAddresses(network.vpc_id, vpc, options) : Promise.resolve(),
         vpc.rules.apply(namespace, this.#plan(vpc, network), options),
-        ensureDnsmasq(namespace, directory, network, nics, prepare ? nics : [nic]),
+        // the tap first: a dnsmasq that looks at the addresses when it starts may miss one that comes meanwhile
+        ensureTap(namespace, nic, options, earlier === undefined ? 'missing' : 'unknown').then(() =>
+          ensureDnsmasq(namespace, directory, network, { nics, changed: prepare ? nics : [nic] }, options),
+        ),
       )
       options.signal.throwIfAborted()
       if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, earlier, nic, options)
-      await releaseStaleLeases(namespace, directory, [nic])
+      await releaseStaleLeases(namespace, directory, [nic], options).catch((error) => {
+        // the next look for damage tries again; a guest with a static address does not miss it
+        this.#options.log.warn({ err: error, vpc_id: network.vpc_id }, 'the lease of an address cannot be ended')
+      })
       vpc.prepared = true
       return namespace
     })
@@ -183,7 +188,7 @@ export class VpcNetworks {
       }
       if (!(await isNamespace(namespace))) return
       if (nic !== undefined && nic.public_ip !== '') {
-        await this.#uplinks.ensure(vpcId, namespace, publicAddresses(vpc), options)
+        await this.#setPublicAddresses(vpcId, vpc, options)
       }
       if (vpc.network !== null) await vpc.rules.apply(namespace, this.#plan(vpc, vpc.network), options)
       await removeTap(namespace, tap, options)
@@ -306,7 +311,7 @@ export class VpcNetworks {
 
   /** The namespace's way to the host, and its service address. */
   async #connect(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
-    const uplink = await this.#ensureUplink(namespace, network, vpc, options)
+    const uplink = await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
     const lines = [
       'link set lo up',
       `addr replace ${serviceAddress}/32 dev lo`,
@@ -322,8 +327,8 @@ export class VpcNetworks {
     this.#options.metadata.open(network.vpc_id, namespace)
   }
 
-  #ensureUplink(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<Uplink> {
-    return this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
+  #setPublicAddresses(vpcId: string, vpc: VpcState, options: Abortable): Promise<void> {
+    return this.#uplinks.setAddresses(vpcId, this.namespaceOf(vpcId), publicAddresses(vpc), options)
   }
 
   #plan(vpc: VpcState, network: DesiredNetwork): RulesetPlan {

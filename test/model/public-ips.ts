@@ -118,8 +118,9 @@ function isUnfit({ instances, publicIps }: Rows, instance: string, code: string)
 function watch(world: World) {
   const before = world.tables()
   const { overlap } = world
+  const beganAlone = world.underWay === 1
   world.promises.touched()
-  const isAlone = () => world.overlap === overlap && world.underWay === 1
+  const isAlone = () => beganAlone && world.overlap === overlap && world.underWay === 1
   const judge = (what: string, error: unknown, isRight: (rows: Rows, code: string) => boolean): void => {
     const codes = ['no_public_addresses', 'not_found', 'invalid_state', 'validation_failed', 'in_use']
     const isKnown = error instanceof Refused && codes.includes(error.code)

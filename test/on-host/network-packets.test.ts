@@ -85,7 +85,6 @@ describe('packets of real machines', () => {
       body: { spec: { rules: [...rules] } },
     })
     expect(error).toBeUndefined()
-    await inForce()
   }
 
   async function setGroups(key: string, ids: readonly string[]): Promise<void> {
@@ -94,10 +93,8 @@ describe('packets of real machines', () => {
       body: { spec: { security_groups: [...ids] } },
     })
     expect(error).toBeUndefined()
-    await inForce()
+    await expect.poll(unobserved, { timeout: 20_000 }).toEqual([])
   }
-
-  const inForce = () => expect.poll(unobserved, { timeout: 20_000 }).toEqual([])
 
   /** The guests whose host does not have what was asked for yet. */
   async function unobserved(): Promise<string[]> {
@@ -177,10 +174,11 @@ describe('packets of real machines', () => {
   test('without an egress rule a guest answers, but opens nothing', async () => {
     await setRules('sg-clients', clientRules)
     expect(await inGuest('app', hear(ip('client'), ports.name))).toEqual(['client'])
+    await expect.poll(() => inGuest('client', ping(ip('app'))), { timeout: 30_000 }).toEqual(['none'])
     const said = await inGuest('client', hear(ip('app'), ports.name), ping(ip('app')), hear(world.router, 80))
     expect(said).toEqual([timedOut, 'none', timedOut])
     await setRules('sg-clients', [...clientRules, egress])
-    expect(await inGuest('client', hear(ip('app'), ports.name))).toEqual(['app'])
+    await expect.poll(() => inGuest('client', hear(ip('app'), ports.name)), { timeout: 30_000 }).toEqual(['app'])
   })
 
   test('a rule that is taken away cuts what is open by it, and leaves what is open by others', async () => {
@@ -191,10 +189,12 @@ describe('packets of real machines', () => {
     const lines = async (key: string, name: string) => Number((await inGuest(key, `wc -l </tmp/${name}`))[0])
     await expect.poll(() => lines('client', 'cut'), { timeout: 20_000 }).toBeGreaterThan(5)
     await setRules('sg-app', [...appRules.slice(1), egress])
+    await expect.poll(() => inGuest('client', hear(ip('app'), ports.name)), { timeout: 30_000 }).toEqual([timedOut])
     const [atOnce, before] = [await lines('client', 'cut'), await lines('twin-a', 'kept')]
     await expect.poll(() => lines('twin-a', 'kept'), { timeout: 20_000 }).toBeGreaterThan(before + 10) // two seconds
     expect(await lines('client', 'cut')).toBe(atOnce)
     await setRules('sg-app', [...appRules, egress])
+    await expect.poll(() => inGuest('client', hear(ip('app'), ports.name)), { timeout: 30_000 }).toEqual(['app'])
   })
 
   test('a guest goes out as the host, or as its public address', async () => {
