@@ -59,7 +59,7 @@ async function shortenGrace(tx: Transaction, instance: StoredInstance, grace: nu
 function intentOf(instance: StoredInstance, action: InstanceAction, grace: number): InstanceIntent {
   switch (action) {
     case 'start':
-      return instance.desired === 'running' ? {} : { desired: 'running', reason: '', message: '' }
+      return runsAsWanted(instance) ? {} : { desired: 'running', reason: '', message: '' }
     case 'stop':
       // a second stop is a new intent only when it is more urgent than the first
       return instance.desired === 'stopped' && grace >= instance.grace_seconds
@@ -68,6 +68,14 @@ function intentOf(instance: StoredInstance, action: InstanceAction, grace: numbe
     case 'reboot':
       return { reboots: instance.reboots + 1, reboot_grace_seconds: grace }
   }
+}
+
+/**
+ * Whether an instance is to run, and is not known to be off. Its guest may have powered off under an intent that was
+ * replaced before its host said so: then nothing follows from that yet, and a start is a new intent.
+ */
+function runsAsWanted({ desired, report }: StoredInstance): boolean {
+  return desired === 'running' && !(report?.power === 'off' && report.off_cause === 'guest')
 }
 
 /** Store an intent with its operation; an empty intent asks for what is wanted already, or is done. */

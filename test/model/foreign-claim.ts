@@ -1,4 +1,5 @@
 import type { Observed, ObservedInstance } from '@berth/contract/host.ts'
+import { ApiError } from '@berth/server/api-error.ts'
 import type { HostProcess } from './host-process.ts'
 import { ServerGone } from './server-process.ts'
 import type { World } from './world.ts'
@@ -39,8 +40,14 @@ async function deliver(world: World, host: HostProcess, last: Observed, claim: O
     await host.wire.deliver({ ...last, sequence, instances })
     world.reports.set(host.id, { ...last, sequence }) // what it says truly
   } catch (error) {
-    if (!(error instanceof ServerGone)) throw error
+    // a claim that broke may have been taken all the same: then the next one with its number is old
+    if (error instanceof ServerGone) world.brokenClaims.add(host.id)
+    else if (!(isOld(error) && world.brokenClaims.has(host.id))) throw error
   }
+}
+
+function isOld(error: unknown): boolean {
+  return error instanceof ApiError && error.code === 'stale_report'
 }
 
 function claimOf(instance: { id: string; generation: number; reboots: number }, claim: Claim): ObservedInstance {
