@@ -225,11 +225,17 @@ describe('packets of real machines', () => {
   })
 
   test('a lease is renewed', async () => {
-    const lines = [
-      'udhcpc -f -i eth0 -s /bin/true -p /tmp/udhcpc.pid & sleep 2',
-      'kill -USR1 $(cat /tmp/udhcpc.pid); sleep 2; kill $(cat /tmp/udhcpc.pid)',
-    ]
-    const [said] = await inGuest('app', lines.join('\n'))
+    const until = (times: number) =>
+      `for n in $(seq 30); do [ "$(grep -c obtained /tmp/udhcpc)" -ge ${times} ] && break; sleep 1; done`
+    const [said] = await inGuest(
+      'app',
+      `udhcpc -f -i eth0 -s /bin/true -p /tmp/udhcpc.pid >/tmp/udhcpc 2>&1 &
+       ${until(1)}
+       kill -USR1 $(cat /tmp/udhcpc.pid)
+       ${until(2)}
+       kill $(cat /tmp/udhcpc.pid)
+       cat /tmp/udhcpc`,
+    )
     const obtained = `lease of ${ip('app')} obtained from 10.0.1.1, lease time 3600`
     expect(said?.split('\n').filter((line) => line.includes(obtained))).toHaveLength(2)
     expect(said).toMatch(/sending renew/)
