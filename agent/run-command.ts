@@ -20,6 +20,9 @@ export interface CommandOptions {
   maxOutputBytes?: number
 }
 
+/** What ends commands, and all that is made of them, early. */
+export type Abortable = Pick<CommandOptions, 'signal'>
+
 /** A command that did not exit with 0: carries what is needed to understand it without running it again. */
 export class CommandError extends Error {
   readonly argv: readonly string[]

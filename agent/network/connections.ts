@@ -1,10 +1,8 @@
 import { allowingRule, type PolicyPeer, type PolicyRule, type Traffic } from '@berth/contract/network-policy.ts'
 import type { Nic } from '../nic.ts'
-import { CommandError, type CommandOptions, runCommand } from '../run-command.ts'
+import { type Abortable, CommandError, runCommand } from '../run-command.ts'
 import { inNamespace } from './namespace.ts'
 import type { RulesetPlan } from './ruleset.ts'
-
-type Abortable = Pick<CommandOptions, 'signal'>
 
 /** What the connections of a table have in common that rules tell apart: all but the port they came from. */
 export interface Connections {

@@ -5,14 +5,11 @@ import type { DesiredNetwork } from '@berth/contract/host.ts'
 import { Address4 } from 'ip-address'
 import type { Nic } from '../nic.ts'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../process.ts'
+import type { Abortable } from '../run-command.ts'
 import { findStaleLeases, leaseFile, releaseStaleLeases } from './leases.ts'
 import { hostNameServers } from './name-servers.ts'
 import { tapMtu } from './names.ts'
 import { inNamespace, isInside } from './namespace.ts'
-
-interface Abortable {
-  signal?: AbortSignal
-}
 
 /**
  * Questions that a VPC may have at name servers that do not answer. A guest can keep some thousands so (`ruleset.ts` bounds

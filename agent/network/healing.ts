@@ -1,6 +1,7 @@
 import type { DesiredNetwork } from '@berth/contract/host.ts'
 import type { NetworkHealth } from '../host-driver.ts'
 import type { Nic } from '../nic.ts'
+import type { Abortable } from '../run-command.ts'
 import { dnsmasqFaults, repairDnsmasq, shortenLog } from './dnsmasq.ts'
 import { isNamespace, setSysctls } from './namespace.ts'
 import type { NamespaceRules } from './namespace-rules.ts'
@@ -28,10 +29,6 @@ export interface VpcToHeal {
   cutUplink(): Promise<void>
   /** Have namespace, uplink and the routes between them. */
   prepare(): Promise<void>
-}
-
-interface Abortable {
-  signal: AbortSignal
 }
 
 /**

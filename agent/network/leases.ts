@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Nic } from '../nic.ts'
-import { type CommandOptions, runCommand } from '../run-command.ts'
+import { type Abortable, runCommand } from '../run-command.ts'
 import { together } from '../together.ts'
 import { inNamespace } from './namespace.ts'
 
@@ -47,7 +47,7 @@ export async function releaseStaleLeases(
   namespace: string,
   directory: string,
   nics: readonly Nic[],
-  options: Pick<CommandOptions, 'signal'>,
+  options: Abortable,
 ): Promise<void> {
   const stale = await findStaleLeases(directory, nics)
   const release = ({ lease, nic }: (typeof stale)[number]) => {

@@ -1,11 +1,8 @@
+import type { Abortable } from '../run-command.ts'
 import { listRuleNames, loadRuleset } from './namespace.ts'
 import { type Ruleset, type RulesetPlan, rulesetOf } from './ruleset.ts'
 import { ExpectedListing, type Listing } from './ruleset-listing.ts'
 import { renderChange, renderRuleset, withoutTables } from './ruleset-text.ts'
-
-interface Abortable {
-  signal: AbortSignal
-}
 
 /** The rules of one VPC's namespace: what is loaded, as far as is known, and what it is changed to. */
 export class NamespaceRules {
@@ -48,7 +45,7 @@ export class NamespaceRules {
         this.#loaded = wanted
         return
       }
-      if (options.signal.aborted) throw failed
+      if (options.signal?.aborted) throw failed
     }
     const stale = this.#empty ? undefined : await listRuleNames(namespace, options)
     this.#empty = false

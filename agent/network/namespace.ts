@@ -1,10 +1,7 @@
 import { access, mkdir, readlink, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CommandError, type CommandOptions, runCommand } from '../run-command.ts'
+import { type Abortable, CommandError, runCommand } from '../run-command.ts'
 import { isPlanned, type RulesetNames } from './ruleset-text.ts'
-
-/** Commands end early with the signal. */
-type Abortable = Pick<CommandOptions, 'signal'>
 
 /** Where the names of namespaces are. */
 export const namespaceDirectory = '/run/netns'

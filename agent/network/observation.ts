@@ -1,10 +1,8 @@
-import { type CommandOptions, runCommand } from '../run-command.ts'
+import { type Abortable, runCommand } from '../run-command.ts'
 import { together } from '../together.ts'
 import { uplinkInside } from './names.ts'
 import { inNamespace, namespaceSettings } from './namespace.ts'
 import { type Listing, readListing } from './ruleset-listing.ts'
-
-type Abortable = Pick<CommandOptions, 'signal'>
 
 /** A link of a namespace. */
 export interface SeenLink {

@@ -3,13 +3,11 @@ import type { HostOrphan } from '@berth/contract/host.ts'
 import { hostTableName, namespacePrefix, uplinkName, vpcNamespaceName } from '@berth/contract/host-names.ts'
 import { cidrHolds } from '@berth/contract/network-policy.ts'
 import type { KnownObjects } from '../orphans.ts'
-import { type CommandOptions, runCommand } from '../run-command.ts'
+import { type Abortable, runCommand } from '../run-command.ts'
 import { uplinkInside } from './names.ts'
 import { inNamespace, namespaceDirectory } from './namespace.ts'
 import { parseJsonList, parseRoutes } from './observation.ts'
 import { foreignTo, type Listing, readListing } from './ruleset-listing.ts'
-
-type Abortable = Pick<CommandOptions, 'signal'>
 
 /** What an installation's links in the host's own namespace are marked with, so that a lost one can be told. */
 export function linkAlias(installation: string): string {

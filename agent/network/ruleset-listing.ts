@@ -1,8 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { type CommandOptions, runCommand } from '../run-command.ts'
-
-type Abortable = Pick<CommandOptions, 'signal'>
+import { type Abortable, runCommand } from '../run-command.ts'
 
 /** Most that a listing of a namespace may be: 1000 cards with 20 groups each make about 4 MiB of JSON. */
 const maxListingBytes = 64 * 1024 * 1024

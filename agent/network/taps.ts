@@ -1,9 +1,7 @@
 import type { Nic } from '../nic.ts'
-import { CommandError, type CommandOptions, runCommand } from '../run-command.ts'
+import { type Abortable, CommandError, runCommand } from '../run-command.ts'
 import { gatewayMac, tapMtu } from './names.ts'
 import { ipBatch, linkExists, listLinks } from './namespace.ts'
-
-type Abortable = Pick<CommandOptions, 'signal'>
 
 /** Bytes that may pass a tap at once above its bandwidth: a hundredth of a second's worth, one large segment at least. */
 const burstBytes = (mbps: number) => Math.max(131_072, mbps * 1250)

@@ -3,7 +3,7 @@ import { hostTableName, uplinkName } from '@berth/contract/host-names.ts'
 import { Address4 } from 'ip-address'
 import type { NetworkHealth } from '../host-driver.ts'
 import type { KnownObjects } from '../orphans.ts'
-import { CommandError, runCommand } from '../run-command.ts'
+import { type Abortable, CommandError, runCommand } from '../run-command.ts'
 import { together } from '../together.ts'
 import { renderHostRuleset } from './host-ruleset.ts'
 import { uplinkInside, uplinkRange } from './names.ts'
@@ -20,10 +20,6 @@ export interface Uplink {
 
 /** How many pairs the range of the uplinks holds; the first is left out, as networks are. */
 const pairs = 2 ** (32 - new Address4(uplinkRange).subnetMask - 1)
-
-interface Abortable {
-  signal?: AbortSignal
-}
 
 /**
  * The uplinks of the VPCs of this host, with the rules and routes of the host's own network namespace. The kernel
@@ -69,10 +65,9 @@ export class Uplinks {
       if (uplink !== undefined) {
         this.#whole.delete(vpcId) // until all of it is done
         this.#claim(vpcId, addresses)
-        const failed = await together(
-          this.#applyRules(options),
-          this.#changeRoutes(uplink, difference(before, addresses), difference(addresses, before), options),
-        ).then(
+        const change = { gone: difference(before, addresses), wanted: difference(addresses, before) }
+        const done = together(this.#applyRules(options), this.#changeRoutes(uplink, change, options))
+        const failed = await done.then(
           () => null,
           (error: unknown) => error,
         )
@@ -99,7 +94,7 @@ export class Uplinks {
       this.#ensureForwarding(options),
       this.#applyRules(options),
     )
-    if (made) await this.#changeRoutes(uplink, [], publicAddresses, options)
+    if (made) await this.#changeRoutes(uplink, { gone: [], wanted: publicAddresses }, options)
     else await this.#syncRoutes(uplink, publicAddresses, options)
     this.#whole.set(vpcId, uplink)
     return uplink
@@ -130,11 +125,11 @@ export class Uplinks {
 
   /** The uplink of a VPC as it is; null when the host's end is missing, down, or has no address of the range. */
   async find(vpcId: string, options: Abortable): Promise<Uplink | null> {
-    return (await this.findAll(options)).get(uplinkName(this.#installation, vpcId)) ?? null
+    return (await this.#findAll(options)).get(uplinkName(this.#installation, vpcId)) ?? null
   }
 
   /** The same of all that there are, by the name of the host's end. */
-  async findAll(options: Abortable): Promise<Map<string, Uplink>> {
+  async #findAll(options: Abortable): Promise<Map<string, Uplink>> {
     const { stdout } = await runCommand(['ip', '-json', 'addr', 'show', 'type', 'veth'], options)
     return new Map(
       [...parseLinks(stdout)].flatMap(([name, { up, addresses }]): [string, Uplink][] => {
@@ -155,9 +150,10 @@ export class Uplinks {
 
   /**
    * Put right what is not as it should be in the host's own namespace: forwarding, the table, routes to public addresses
-   * and who answers for them. Adds what it did to `repairs`, also when it fails later. Links are their VPC's matter.
+   * and who answers for them. Adds what it did to `repairs`, also when it fails later. Links are their VPC's matter: it gives
+   * those that are whole, by the name of the host's end.
    */
-  heal(repairs: NetworkHealth['repairs'], options: Abortable): Promise<void> {
+  heal(repairs: NetworkHealth['repairs'], options: Abortable): Promise<ReadonlyMap<string, Uplink>> {
     return this.#inTurn(async () => {
       const forwarding = await readSettings([], ['net.ipv4.ip_forward'], options)
       if (forwarding.get('net.ipv4.ip_forward') !== '1') {
@@ -173,7 +169,9 @@ export class Uplinks {
         await loadHostRules(difference.foreign ? empty + ruleset : ruleset, options)
         repairs.push({ vpc_id: '', object: 'host_ruleset', detail: difference.detail.slice(0, 500) })
       }
-      await this.#healRoutes(repairs, options)
+      const uplinks = await this.#findAll(options)
+      await this.#healRoutes(uplinks, repairs, options)
+      return uplinks
     })
   }
 
@@ -185,11 +183,14 @@ export class Uplinks {
     })
   }
 
-  async #healRoutes(repairs: NetworkHealth['repairs'], options: Abortable): Promise<void> {
+  async #healRoutes(
+    uplinks: ReadonlyMap<string, Uplink>,
+    repairs: NetworkHealth['repairs'],
+    options: Abortable,
+  ): Promise<void> {
     const withAddresses = [...this.#publicAddresses].filter(([, addresses]) => addresses.length > 0)
     if (withAddresses.length === 0) return
-    const [uplinks, routes, answered] = await together(
-      this.findAll(options),
+    const [routes, answered] = await together(
       publicRoutes(options),
       this.#announceOn === null ? Promise.resolve(null) : proxiesOf(this.#announceOn, options),
     )
@@ -255,17 +256,15 @@ export class Uplinks {
   async #syncRoutes(uplink: Uplink, addresses: readonly string[], options: Abortable): Promise<void> {
     const routes = await publicRoutes(options)
     const routed = routes.filter(({ dev }) => dev === uplink.name).map(({ address }) => address)
-    const fresh = difference(addresses, routed)
-    await this.#changeRoutes(uplink, difference(routed, addresses), addresses, options, fresh)
+    const change = { gone: difference(routed, addresses), wanted: addresses, fresh: difference(addresses, routed) }
+    await this.#changeRoutes(uplink, change, options)
   }
 
-  /** Take routes away and have others; those that are `fresh` the network is told of. */
+  /** Take routes away and have others; those that are `fresh`, all of them unless told, the network is told of. */
   async #changeRoutes(
     uplink: Uplink,
-    gone: readonly string[],
-    wanted: readonly string[],
+    { gone, wanted, fresh = wanted }: Record<'gone' | 'wanted', readonly string[]> & { fresh?: readonly string[] },
     options: Abortable,
-    fresh = wanted,
   ): Promise<void> {
     await hostBatch(
       [

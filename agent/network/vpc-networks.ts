@@ -7,6 +7,7 @@ import type { CardTraffic, DesiredNetworks, NetworkHealth } from '../host-driver
 import type { Nic } from '../nic.ts'
 import type { KnownObjects } from '../orphans.ts'
 import { PublicAddressOwners } from '../public-address-owners.ts'
+import type { Abortable } from '../run-command.ts'
 import { together } from '../together.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
@@ -34,10 +35,6 @@ interface VpcState {
   rules: NamespaceRules
   /** Changes of one VPC happen one after the other. */
   queue: Promise<unknown>
-}
-
-interface Abortable {
-  signal: AbortSignal
 }
 
 /** The service of each VPC that lives as long as its namespace and is not a process in it. */
@@ -116,7 +113,7 @@ export class VpcNetworks {
   }
 
   /** Have a card in its VPC's namespace. Gives the namespace's name. Ends early with the signal, perhaps half made. */
-  attach(network: DesiredNetwork, asked: Nic, options: Abortable): Promise<string> {
+  attach(network: DesiredNetwork, asked: Nic, options: Required<Abortable>): Promise<string> {
     return this.#inTurn(network.vpc_id, options, async (vpc) => {
       const nic = this.#owners.isAnothers(asked.public_ip, asked.tap) ? { ...asked, public_ip: '' } : asked
       const namespace = this.namespaceOf(network.vpc_id)
@@ -128,13 +125,16 @@ export class VpcNetworks {
       const prepare = !vpc.prepared || !(await isNamespace(namespace))
       vpc.prepared = false
       if (prepare) await this.#ensureNamespace(namespace, vpc, options)
-      const addressesDiffer = before.join() !== publicAddresses(vpc).join()
+      const reach = async () => {
+        if (prepare) await this.#connect(namespace, network, vpc, options)
+        else if (before.join() !== publicAddresses(vpc).join())
+          await this.#setPublicAddresses(network.vpc_id, vpc, options)
+      }
       const nics = [...vpc.nics.values()]
       const directory = this.#directoryOf(namespace)
       // rules name taps by their names, and the guest does not run yet
       await together(
-        prepare ? this.#connect(namespace, network, vpc, options) : Promise.resolve(),
-        !prepare && addressesDiffer ? this.#setPublicAddresses(network.vpc_id, vpc, options) : Promise.resolve(),
+        reach(),
         vpc.rules.apply(namespace, this.#plan(vpc, network), options),
         // the tap first: a dnsmasq that looks at the addresses when it starts may miss one that comes meanwhile
         ensureTap(namespace, nic, options, earlier === undefined ? 'missing' : 'unknown').then(() =>
@@ -167,7 +167,7 @@ export class VpcNetworks {
   }
 
   /** Leave nothing of a card; the namespace goes with its last one. Idempotent. Ends early with the signal. */
-  detach(vpcId: string, tap: string, options: Abortable): Promise<void> {
+  detach(vpcId: string, tap: string, options: Required<Abortable>): Promise<void> {
     return this.#inTurn(vpcId, options, async (vpc) => {
       const namespace = this.namespaceOf(vpcId)
       const nic = vpc.nics.get(tap)
@@ -224,15 +224,17 @@ export class VpcNetworks {
    * way are waited for, and nothing is touched where nothing is wrong. What cannot be put right is logged, and tried
    * again at the next look.
    */
-  async heal(taps: ReadonlySet<string>, options: Abortable): Promise<NetworkHealth> {
+  async heal(taps: ReadonlySet<string>, options: Required<Abortable>): Promise<NetworkHealth> {
     const health: NetworkHealth = { repairs: [], unattached: [] }
     const failed = (error: unknown, vpcId: string) => {
       this.#options.log.error({ err: error, vpc_id: vpcId }, 'the network cannot be looked at or put right')
     }
     const vpcs = [...this.#vpcs].filter(([, { nics }]) => [...nics.keys()].some((tap) => taps.has(tap)))
     if (vpcs.length === 0) return health
-    await this.#uplinks.heal(health.repairs, options).catch((error) => failed(error, ''))
-    const uplinks = await this.#uplinks.findAll(options).catch(() => new Map<string, Uplink>())
+    const uplinks = await this.#uplinks.heal(health.repairs, options).catch((error) => {
+      failed(error, '')
+      return new Map<string, Uplink>() // each is looked for by itself then
+    })
     for (const [vpcId] of vpcs) {
       if (options.signal.aborted) break
       const look = async (vpc: VpcState) => {
@@ -268,7 +270,7 @@ export class VpcNetworks {
   }
 
   /** What there is of this installation's networks that nothing known explains. Each VPC is looked at in its turn. */
-  async findOrphans(known: () => KnownObjects, options: Abortable): Promise<HostOrphan[]> {
+  async findOrphans(known: () => KnownObjects, options: Required<Abortable>): Promise<HostOrphan[]> {
     const { installation } = this.#options
     const found = await namespaceOrphans(installation, known)
     found.push(...(await this.#uplinks.findOrphans(known, options)))
@@ -359,7 +361,7 @@ export class VpcNetworks {
   }
 
   /** Who has not had its turn when its signal is aborted leaves the queue at once. */
-  #inTurn<T>(vpcId: string, { signal }: Abortable, work: (vpc: VpcState) => Promise<T>): Promise<T> {
+  #inTurn<T>(vpcId: string, { signal }: Required<Abortable>, work: (vpc: VpcState) => Promise<T>): Promise<T> {
     const vpc = this.#vpc(vpcId)
     let begun = false
     const mine = vpc.queue.then(() => {

@@ -1,6 +1,6 @@
-import { type Figure, ms } from '../api/figure.ts'
+import type { Figure } from '../api/figure.ts'
 import { median } from '../figures.ts'
-import { type NetworkBench, oneCommand, Samples, timed, withVpcs } from './measurement.ts'
+import { type NetworkBench, oneCommand, Samples, timed, timeFigure, withVpcs } from './measurement.ts'
 
 /** Cards of a host as large as one should be. */
 const fleet = 200
@@ -26,49 +26,37 @@ export async function measureAttach(bench: NetworkBench): Promise<Figure[]> {
       }
     }
     const command = samples.median('command')
-    const figure = (name: string, time: number, limit: number | null = null): Figure => ({
-      name,
-      measured: ms(time),
-      comparedWith: `a command ${ms(command)}`,
-      ratio: time / command,
-      limit: limit === null ? '' : ms(limit),
-      met: limit === null || time <= limit,
-    })
     const sameFor = (step: 'attach' | 'detach', count: number): Figure => {
       const [end, to] = step === 'attach' ? ['first', 'to'] : ['last', 'from']
       const which = count === 0 ? `the ${end} card` : `a card ${to} ${count}`
       const limit = step === 'attach' && count === fleet ? limitMs : null
-      return figure(`${step} ${which}`, samples.median(`${step} ${count}`), limit)
+      return timeFigure(`${step} ${which}`, samples.median(`${step} ${count}`), command, limit)
     }
     return [
       ...counts.flatMap((count) => [sameFor('attach', count), sameFor('detach', count)]),
-      figure(`attach one with bandwidth and public address to ${fleet}`, samples.median('attach full'), limitMs),
+      timeFigure(
+        `attach one with bandwidth and public address to ${fleet}`,
+        samples.median('attach full'),
+        command,
+        limitMs,
+      ),
     ]
   })
 }
 
 /** 200 cards up and down in one VPC, all asked for at once. */
 export async function measureFleet(bench: NetworkBench): Promise<Figure[]> {
-  const size = 200
   return withVpcs([0], bench, async ([only]) => {
     if (only === undefined) return []
     const { vpc } = only
-    const nics = Array.from({ length: size }, () => vpc.card())
+    const nics = Array.from({ length: fleet }, () => vpc.card())
     const up = await timed(() => Promise.all(nics.map((nic) => vpc.attach(nic))))
     const commands: number[] = []
     for (let round = 0; round < 15; round++) commands.push(await oneCommand(vpc.namespace))
     const command = median(commands)
     const down = await timed(() => Promise.all(nics.map((nic) => vpc.detach(nic))))
-    return [
-      { step: 'up', time: up },
-      { step: 'down', time: down },
-    ].map(({ step, time }) => ({
-      name: `${size} cards ${step} at once, for each`,
-      measured: ms(time / size),
-      comparedWith: `a command ${ms(command)}`,
-      ratio: time / size / command,
-      limit: '',
-      met: true,
-    }))
+    const each = (step: string, time: number) =>
+      timeFigure(`${fleet} cards ${step} at once, for each`, time / fleet, command)
+    return [each('up', up), each('down', down)]
   })
 }

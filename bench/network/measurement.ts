@@ -1,5 +1,6 @@
 import { inNamespace } from '@berth/agent/network/namespace.ts'
 import { runCommand } from '@berth/agent/run-command.ts'
+import { type Figure, ms } from '../api/figure.ts'
 import { median } from '../figures.ts'
 import { VpcUnderTest } from './vpc-under-test.ts'
 
@@ -23,16 +24,32 @@ export function oneCommand(namespace: string): Promise<number> {
   return timed(() => runCommand([...inNamespace(namespace), 'true']))
 }
 
-/** Have a VPC for each number of cards, with so many in it, and remove them all afterwards. */
+/** A time as a figure, compared with that of a command that does nothing; both in milliseconds. */
+export function timeFigure(name: string, time: number, command: number, limit: number | null = null): Figure {
+  return {
+    name,
+    measured: ms(time),
+    comparedWith: `a command ${ms(command)}`,
+    ratio: time / command,
+    limit: limit === null ? '' : ms(limit),
+    met: limit === null || time <= limit,
+  }
+}
+
+/**
+ * Have a VPC for each number of cards, with so many in it, and remove them all afterwards. Each has a host of its own, or
+ * all are on one.
+ */
 export async function withVpcs<T>(
   counts: readonly number[],
   { signal }: NetworkBench,
   work: (vpcs: readonly { count: number; vpc: VpcUnderTest }[]) => Promise<T>,
+  hosts: 'one each' | 'one' = 'one each',
 ): Promise<T> {
   const vpcs: { count: number; vpc: VpcUnderTest }[] = []
   try {
-    for (const count of counts) {
-      const vpc = await VpcUnderTest.open(`vpc-${count}`, signal)
+    for (const [index, count] of counts.entries()) {
+      const vpc = await VpcUnderTest.open(`vpc-${index}-${count}`, signal, hosts === 'one' ? vpcs[0]?.vpc : undefined)
       vpcs.push({ count, vpc })
       await vpc.fill(count)
     }

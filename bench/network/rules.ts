@@ -1,5 +1,5 @@
-import { type Figure, ms } from '../api/figure.ts'
-import { type NetworkBench, oneCommand, Samples, timed, withVpcs } from './measurement.ts'
+import type { Figure } from '../api/figure.ts'
+import { type NetworkBench, oneCommand, Samples, timed, timeFigure, withVpcs } from './measurement.ts'
 import { lastOf } from './vpc-under-test.ts'
 
 /** A changed rule of a group that all cards carry, until it is in force and connections were looked through. */
@@ -14,13 +14,6 @@ export async function measureRules(bench: NetworkBench): Promise<Figure[]> {
       }
     }
     const command = samples.median('command')
-    return counts.map((count) => ({
-      name: `a changed rule with ${count} cards`,
-      measured: ms(samples.median(`${count}`)),
-      comparedWith: `a command ${ms(command)}`,
-      ratio: samples.median(`${count}`) / command,
-      limit: '',
-      met: true,
-    }))
+    return counts.map((count) => timeFigure(`a changed rule with ${count} cards`, samples.median(`${count}`), command))
   })
 }

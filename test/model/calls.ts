@@ -38,8 +38,7 @@ async function performed(world: World, call: Call): Promise<void> {
   if (call.call === 'again') return again(world, call)
   if (call.call === 'list') return list(world)
   if (call.call === 'allocate' || call.call === 'attach' || call.call === 'release') return callForPublicIp(world, call)
-  const ids = [...world.promises.instances.keys()]
-  const id = ids[call.pick % ids.length]
+  const id = world.promises.pick(call.pick)
   if (id === undefined) return
   switch (call.call) {
     case 'get':

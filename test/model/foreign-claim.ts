@@ -14,8 +14,7 @@ export interface Claim {
 /** Have a host report, beside what is true of it, an instance of the other host; it must change nothing there. */
 export async function claimForeign(world: World, claim: Claim): Promise<void> {
   await world.settle()
-  const known = [...world.promises.instances.keys()]
-  const id = known[claim.pick % known.length]
+  const id = world.promises.pick(claim.pick)
   if (id === undefined) return
   for (const host of world.hosts) {
     const instance = world.server.stored.instance(id)

@@ -86,6 +86,12 @@ export class Promises {
     this.#runs = runs
   }
 
+  /** One of the instances that the clients know, or none when they know none. */
+  pick(number: number): string | undefined {
+    const ids = [...this.instances.keys()]
+    return ids[number % ids.length]
+  }
+
   /** A create was answered: the instance exists from now on. */
   created(id: string, operationId: string, body: InstanceCreate, shown: Pick<Instance, 'metadata' | 'spec'>): void {
     const told = new Map<string, unknown>(Object.entries({ ...shown.spec, name: shown.metadata.name }))

@@ -21,14 +21,9 @@ export async function callForPublicIp(world: World, call: PublicIpCall): Promise
   const ip = call.call === 'allocate' ? '' : ids[call.ip % ids.length]
   if (ip === undefined) return
   if (call.call === 'release') return release(world, ip, call.lost)
-  const instance = call.pick === null ? '' : instanceOf(world, call.pick)
+  const instance = (call.pick === null ? undefined : world.promises.pick(call.pick)) ?? ''
   if (call.call === 'allocate') return allocate(world, instance, call.lost)
   return attach(world, ip, instance, call.lost)
-}
-
-function instanceOf(world: World, pick: number): string {
-  const known = [...world.promises.instances.keys()]
-  return known[pick % known.length] ?? ''
 }
 
 async function allocate(world: World, instance: string, lost: boolean): Promise<void> {

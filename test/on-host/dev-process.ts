@@ -138,6 +138,16 @@ export class DevProcess {
     throw new Error(`${id} is not ${target} (${outcome}): ${JSON.stringify(data)}\n${serial.slice(-3000)}\n${this.log}`)
   }
 
+  /** Wait until an instance's host has the groups and the public address that were asked for. */
+  async inForce(id: string): Promise<void> {
+    for (let attempt = 0; attempt < 400; attempt++) {
+      const { metadata, status } = await this.get(id)
+      if (metadata.generation === status.observed_generation) return
+      await delay(50) // observed_generation has no wait of its own
+    }
+    throw new Error(`what was asked of ${id} is not in force after 20 s\n${this.log}`)
+  }
+
   async operation(id: string): Promise<Schemas['Operation']> {
     const params = { path: { id }, query: { wait: 60 } }
     const { data } = await this.client.GET('/v1/operations/{id}', { params })

@@ -93,15 +93,7 @@ describe('packets of real machines', () => {
       body: { spec: { security_groups: [...ids] } },
     })
     expect(error).toBeUndefined()
-    await expect.poll(unobserved, { timeout: 20_000 }).toEqual([])
-  }
-
-  /** The guests whose host does not have what was asked for yet. */
-  async function unobserved(): Promise<string[]> {
-    const { data } = await dev.client.GET('/v1/instances')
-    return (data?.items ?? [])
-      .filter(({ metadata, status }) => metadata.generation !== status.observed_generation)
-      .map(({ id }) => id)
+    await dev.inForce(guest(key).id)
   }
 
   const guest = (key: string) => guests[key] ?? expect.fail(`there is no guest ${key}`)

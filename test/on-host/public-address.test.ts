@@ -46,19 +46,7 @@ describe('a public address', () => {
       body: { spec: { instance_id: instanceId } },
     })
     expect(error).toBeUndefined()
-    for (const id of [web, db]) await inForce(id)
-  }
-
-  async function inForce(id: string): Promise<void> {
-    await expect
-      .poll(
-        async () => {
-          const { metadata, status } = await dev.get(id)
-          return metadata.generation - status.observed_generation
-        },
-        { timeout: 20_000 },
-      )
-      .toBe(0)
+    for (const id of [web, db]) await dev.inForce(id)
   }
 
   test('that came with an instance leads to it from the host', async () => {
@@ -75,7 +63,7 @@ describe('a public address', () => {
   test('takes the place of it, and moves to an instance of another VPC and back while both run on', async () => {
     const { error } = await dev.client.POST('/v1/public-ips', { body: { id: 'pip-a', spec: { instance_id: web } } })
     expect(error).toBeUndefined()
-    await inForce(web)
+    await dev.inForce(web)
     expect(await guestAt(address)).toBe('web-1')
     await expect(guestAt('203.0.113.1')).rejects.toThrow()
     const pids = [await dev.qemuPid(web), await dev.qemuPid(db)]
@@ -90,7 +78,7 @@ describe('a public address', () => {
     await dev.end('SIGKILL')
     expect(await guestAt(address)).toBe('web-1')
     await dev.start()
-    await inForce(web)
+    await dev.inForce(web)
     expect(await guestAt(address)).toBe('web-1')
   })
 

@@ -1,12 +1,9 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dhcp, dhcpFrame, leasesIn } from './dhcp.ts'
 import { dnsAnswer, dnsQuestion, lookUp } from './dns.ts'
 import { ethernet, etherType, ipv4, udp } from './frames.ts'
 import { type Guest, NetworkHost } from './network-host.ts'
+import { useNameServers } from './resolv-conf.ts'
 import { world } from './world.ts'
 
 const gateway = '10.0.1.1'
@@ -14,14 +11,12 @@ const gatewayMac = '02:00:00:00:00:01'
 
 describe('a guest that takes all it can of the services of its VPC', () => {
   let net: NetworkHost
-  let directory: string
+  let forgetNameServers: () => Promise<void>
   let greedy: Guest
   let other: Guest
 
   beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'berth-test-'))
-    await writeFile(join(directory, 'resolv.conf'), `nameserver ${world.beyond}\n`)
-    await runCommand(['mount', '--bind', join(directory, 'resolv.conf'), '/etc/resolv.conf'])
+    forgetNameServers = await useNameServers(world.beyond)
     net = await NetworkHost.open()
     // dnsmasq waits on for an answer when one is for another name
     await net.internet.respond(53, dnsAnswer('world.example', '192.0.2.80'), world.beyond)
@@ -32,8 +27,7 @@ describe('a guest that takes all it can of the services of its VPC', () => {
 
   afterAll(async () => {
     await net.close()
-    await runCommand(['umount', '/etc/resolv.conf'])
-    await rm(directory, { recursive: true })
+    await forgetNameServers()
   })
 
   test('holds a few connections to the name server, and others are served by it', async () => {

@@ -1,25 +1,21 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { runCommand } from '@berth/agent/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dhcp, dhcpFrame, type Lease, leasesIn } from './dhcp.ts'
 import { dnsAnswer, dnsName, lookUp } from './dns.ts'
 import { type Guest, group, NetworkHost } from './network-host.ts'
+import { useNameServers } from './resolv-conf.ts'
 import { world } from './world.ts'
 
 const gateway = '10.0.1.1'
 
 describe('names', () => {
   let net: NetworkHost
-  let directory: string
+  let forgetNameServers: () => Promise<void>
   let web: Guest
   let stranger: Guest
 
   beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'berth-test-'))
-    await writeFile(join(directory, 'resolv.conf'), `nameserver 127.0.0.1\nnameserver ${world.beyond}\n`)
-    await runCommand(['mount', '--bind', join(directory, 'resolv.conf'), '/etc/resolv.conf'])
+    forgetNameServers = await useNameServers('127.0.0.1', world.beyond)
     net = await NetworkHost.open()
     await net.internet.respond(53, dnsAnswer('world.example', '192.0.2.80'), world.beyond)
     const [a, b] = [net.vpc('vpc-a'), net.vpc('vpc-b')]
@@ -30,8 +26,7 @@ describe('names', () => {
 
   afterAll(async () => {
     await net.close()
-    await runCommand(['umount', '/etc/resolv.conf'])
-    await rm(directory, { recursive: true })
+    await forgetNameServers()
   })
 
   const found = (...addresses: string[]) => ({ code: 0, addresses })
@@ -142,17 +137,18 @@ describe('names', () => {
 
 describe('a host without a name server', () => {
   let net: NetworkHost
+  let forgetNameServers: () => Promise<void>
   let guest: Guest
 
   beforeAll(async () => {
-    await runCommand(['mount', '--bind', '/dev/null', '/etc/resolv.conf'])
+    forgetNameServers = await useNameServers()
     net = await NetworkHost.open()
     guest = await net.guest(net.vpc('vpc-a'), '10.0.1.5')
   })
 
   afterAll(async () => {
     await net.close()
-    await runCommand(['umount', '/etc/resolv.conf'])
+    await forgetNameServers()
   })
 
   test('refuses names of the world at once', async () => {
