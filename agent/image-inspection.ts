@@ -1,10 +1,9 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { execa } from 'execa'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
 import { ForeignImageError, type ImageEnds, type ImageFormat, identifyImage, imageHeadBytes } from './image-header.ts'
-import { CommandError } from './run-command.ts'
+import { CommandError, runCommand } from './run-command.ts'
 
 /** Who reads foreign images when the agent is root, and what may end the reading. */
 export interface InspectionOptions {
@@ -212,35 +211,20 @@ async function runConfined(
   options: InspectionOptions,
 ): Promise<string> {
   options.signal?.throwIfAborted()
-  const confined = [...limitArgv(limits), ...userArgv(options), ...argv]
-  const [file = 'prlimit', ...args] = confined
-  // execa passes any descriptor number on; its types know only the small ones.
-  const passed = fds.map((fd) => fd as 3)
-  const result = await execa(file, args, {
-    reject: false,
+  const running = runCommand(argv, {
+    through: [...limitArgv(limits), ...userArgv(options)],
     cwd: '/',
-    extendEnv: false,
     env: { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
-    stdio: ['ignore', 'pipe', 'pipe', ...passed],
-    timeout: limits.timeoutMs,
-    forceKillAfterDelay: 2000,
-    maxBuffer: 1024 * 1024,
-    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+    fds,
+    timeoutMs: limits.timeoutMs,
+    maxOutputBytes: 1024 * 1024,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
   })
-  if (!result.failed) return String(result.stdout)
-  options.signal?.throwIfAborted()
-  const why = result.timedOut
-    ? `did not finish within ${limits.timeoutMs} ms`
-    : result.signal !== undefined
-      ? `was killed by ${result.signal}`
-      : `exited with code ${result.exitCode ?? 'unknown'}`
-  throw new CommandError(
-    argv,
-    result.exitCode ?? null,
-    result.signal ?? null,
-    { stdout: '', stderr: String(result.stderr) },
-    why,
-  )
+  const { stdout } = await running.catch((error) => {
+    options.signal?.throwIfAborted()
+    throw error
+  })
+  return stdout
 }
 
 function limitArgv(limits: ConfinementLimits): string[] {

@@ -13,7 +13,12 @@ export interface CommandOptions {
   /** Text given on standard input; without it standard input is empty. */
   input?: string
   cwd?: string
-  env?: Record<string, string>
+  /** The whole environment. Ours by default. */
+  env?: NodeJS.ProcessEnv
+  /** Descriptors of ours that it has as 3, 4, … */
+  fds?: readonly number[]
+  /** A command that runs it in turn, such as prlimit(1) with its options; errors speak of `argv` all the same. */
+  through?: readonly string[]
   /** Called with each complete line of either stream as it is written, for progress. */
   onLine?: (line: string) => void
   /** Bound on each captured stream, in bytes. Default 8 MiB. */
@@ -51,23 +56,29 @@ export class CommandError extends Error {
 
 /**
  * Run a command to its end and give its output. Never a shell: `argv[0]` is looked up in PATH, the rest are passed
- * as they are. Throws CommandError when it cannot be started, exits with another code than 0, is killed or times out.
+ * as they are. Throws CommandError when it cannot be started, exits with another code than 0, is killed or times out,
+ * and does not start it when its signal is aborted already.
  */
 export async function runCommand(argv: readonly string[], options: CommandOptions = {}): Promise<CommandOutput> {
-  const [file, ...args] = argv
-  if (file === undefined) throw new TypeError('runCommand needs at least the name of a command')
-  const timeoutMs = options.timeoutMs ?? 30_000
+  if (argv.length === 0) throw new TypeError('runCommand needs at least the name of a command')
+  const { timeoutMs = 30_000, maxOutputBytes = 8 * 1024 * 1024 } = options
+  if (options.signal?.aborted) throw new CommandError(argv, null, null, { stdout: '', stderr: '' }, 'was cancelled')
+  const { through = [], input, fds = [] } = options
+  const [file = '', ...args] = [...through, ...argv]
+  const stdin = input === undefined ? 'ignore' : 'pipe'
+  const passed = fds.map((fd) => fd as 3) // execa passes any descriptor on; its types know only the small ones
   const child = execa(file, args, {
     reject: false,
     timeout: timeoutMs,
     forceKillAfterDelay: 2000,
-    maxBuffer: options.maxOutputBytes ?? 8 * 1024 * 1024,
+    maxBuffer: maxOutputBytes,
     stripFinalNewline: false,
     ...(options.onLine === undefined ? {} : { all: true as const }),
-    ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
+    stdio: [stdin, 'pipe', 'pipe', ...passed],
+    ...(input === undefined ? {} : { input }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    ...(options.env === undefined ? {} : { env: options.env }),
+    ...(options.env === undefined ? {} : { env: options.env, extendEnv: false }),
   })
   if (options.onLine !== undefined) {
     const onLine = options.onLine
@@ -85,7 +96,7 @@ export async function runCommand(argv: readonly string[], options: CommandOption
       result.exitCode ?? null,
       result.signal ?? null,
       { stdout, stderr },
-      failureReason(result, timeoutMs),
+      failureReason(result, timeoutMs, maxOutputBytes),
     )
   }
   return { stdout, stderr }
@@ -95,14 +106,17 @@ function failureReason(
   result: {
     timedOut?: boolean
     isCanceled?: boolean
+    isMaxBuffer?: boolean
     exitCode?: number | undefined
     signal?: string | undefined
     originalMessage?: string | undefined
   },
   timeoutMs: number,
+  maxOutputBytes: number,
 ): string {
   if (result.timedOut) return `did not finish within ${timeoutMs} ms`
   if (result.isCanceled) return 'was cancelled'
+  if (result.isMaxBuffer) return `wrote more than ${maxOutputBytes} bytes`
   if (result.signal !== undefined) return `was killed by ${result.signal}`
   if (result.exitCode !== undefined) return `exited with code ${result.exitCode}`
   return `could not be started (${result.originalMessage ?? 'unknown cause'})`

@@ -99,7 +99,7 @@ export class DebianPackages {
       cwd,
       signal: this.#signal,
       timeoutMs: downloadTimeoutMs,
-      env: { LC_ALL: 'C.UTF-8' },
+      env: { ...process.env, LC_ALL: 'C.UTF-8' },
     })
   }
 }

@@ -61,7 +61,7 @@ export async function runMmdebstrap(options: MmdebstrapOptions): Promise<void> {
     signal: options.signal,
     timeoutMs: 45 * 60_000,
     // its temporary files go with the build's own directory, also when it is killed
-    env: { LC_ALL: 'C.UTF-8', TMPDIR: dirname(options.root) },
+    env: { ...process.env, LC_ALL: 'C.UTF-8', TMPDIR: dirname(options.root) },
     onLine: (line) => {
       if (line.startsWith('I: ')) options.onProgress(line.slice(3))
     },
