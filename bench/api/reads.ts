@@ -1,7 +1,9 @@
+import { mkdtemp } from 'node:fs/promises'
 import { join } from 'node:path'
 import { median } from '../figures.ts'
+import { type Figure, ms, perSecond } from '../table.ts'
+import type { Bench } from './bench.ts'
 import { Child } from './child.ts'
-import { type Bench, type Figure, ms, perSecond } from './figure.ts'
 import { startFleet, withProfile } from './fleet.ts'
 import { exchangeOnce, getRequest, type LoadResult, runLoad } from './http-load.ts'
 
@@ -24,7 +26,10 @@ interface Turn {
 }
 
 async function measureGetAmong(bench: Bench, among: number): Promise<Figure[]> {
-  const fleet = await startFleet({ directory: join(bench.directory, `get-${among}`), instances: bench.instances })
+  const fleet = await startFleet({
+    directory: await mkdtemp(join(bench.directory, 'get-')),
+    instances: bench.instances,
+  })
   const paths = fleet.ids.map((id) => getRequest(fleet.url, `/v1/instances/${id}`))
   const sample = await exchangeOnce(fleet.url, paths[0] ?? '')
   const bare = await Child.start<{ url: string }>('bare-process', bareAnswer(sample))

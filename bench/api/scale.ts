@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { median } from '../figures.ts'
-import { type Bench, type Figure, mib, ms } from './figure.ts'
+import { type Figure, mib, ms } from '../table.ts'
+import type { Bench } from './bench.ts'
 import { type Fleet, startFleet, startServerProcess } from './fleet.ts'
 import { exchangeOnce, getRequest } from './http-load.ts'
 

@@ -1,5 +1,5 @@
-import type { Figure } from '../api/figure.ts'
 import { median } from '../figures.ts'
+import type { Figure } from '../table.ts'
 import { type NetworkBench, oneCommand, Samples, timed, timeFigure, withVpcs } from './measurement.ts'
 
 /** Cards of a host as large as one should be. */

@@ -1,7 +1,7 @@
 import { inNamespace } from '@berth/agent/network/namespace.ts'
 import { runCommand } from '@berth/agent/run-command.ts'
-import { type Figure, ms } from '../api/figure.ts'
 import { median } from '../figures.ts'
+import { type Figure, ms } from '../table.ts'
 import { VpcUnderTest } from './vpc-under-test.ts'
 
 /** What every measurement gets. */

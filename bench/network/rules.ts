@@ -1,4 +1,4 @@
-import type { Figure } from '../api/figure.ts'
+import type { Figure } from '../table.ts'
 import { type NetworkBench, oneCommand, Samples, timed, timeFigure, withVpcs } from './measurement.ts'
 import { lastOf } from './vpc-under-test.ts'
 

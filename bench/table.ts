@@ -10,18 +10,6 @@ export interface Figure {
   met: boolean
 }
 
-/** What every measurement gets. */
-export interface Bench {
-  /** An empty directory of the benchmark. */
-  directory: string
-  /** Short runs: a look, not a figure to quote. */
-  quick: boolean
-  /** Print where the server's processor time went. */
-  profile: boolean
-  /** Instances in the large database. */
-  instances: number
-}
-
 /** The figures as a table. */
 export function renderTable(figures: readonly Figure[]): string {
   const rows = figures.map(({ name, measured, comparedWith, ratio, limit, met }) => [
