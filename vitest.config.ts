@@ -5,7 +5,8 @@ export default defineConfig({
     setupFiles: ['./test/fetched-responses.ts'],
     include: ['{contract,server,agent,images,cli,bin,test}/**/*.test.ts'],
     exclude: ['test/on-host/**', 'test/images/**', '**/node_modules/**'],
-    testTimeout: 20_000,
-    hookTimeout: 20_000,
+    // bounds for what hangs; no test is about its own time
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
   },
 })

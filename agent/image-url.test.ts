@@ -20,7 +20,7 @@ test.each([
 
 test('a hostile text takes no time', () => {
   const text = `${'http://'.repeat(20_000)}${'?:'.repeat(20_000)} ${'a@'.repeat(50_000)}`
-  const startedAt = performance.now()
+  const before = process.cpuUsage()
   withoutUrlSecrets(text)
-  expect(performance.now() - startedAt).toBeLessThan(1000)
+  expect(process.cpuUsage(before).user).toBeLessThan(1_000_000)
 })

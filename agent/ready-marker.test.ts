@@ -85,9 +85,9 @@ describe('lines that are too long', () => {
 
   test('a guest that writes a megabyte without a line break costs little', () => {
     const scanner = new SerialScanner()
-    const before = performance.now()
+    const before = process.cpuUsage()
     for (let i = 0; i < 16_384; i++) scanner.scan(Buffer.alloc(64, 'x'))
-    expect(performance.now() - before).toBeLessThan(2000)
+    expect(process.cpuUsage(before).user).toBeLessThan(2_000_000)
     expect(scanner.scan(Buffer.from(`\n${line}\n`)).ready).toEqual(marker)
   })
 })

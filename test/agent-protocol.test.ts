@@ -290,7 +290,7 @@ describe('the desired state', () => {
     await using stack = await startStack({ agent: false })
     // as after a restore from a backup: the host has seen more than the server remembers
     const asked = stack.agentApi<Desired>('GET', '/v1/agent/desired?since=1000000')
-    const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), 2000).unref())
+    const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), 5000).unref())
     expect((await Promise.race([asked, late]))?.status).toBe(200)
   })
 })

@@ -196,10 +196,10 @@ describe('a create that breaks the schema or names what is not there is 422', ()
     ['different items', { spec: { ...base, ssh_key_ids: Array.from({ length: 80_000 }, (_, i) => `key-${i}`) } }],
     ['labels', withMetadata({ labels: labels(70_000) })],
   ])('a megabyte of %s does not keep others waiting', async (_name, body) => {
-    const before = performance.now()
+    const before = process.cpuUsage() // the server is in this process
     const answer = await stack.api('POST', '/v1/instances', body)
     expectProblem(answer, 422, 'validation_failed')
-    expect(performance.now() - before).toBeLessThan(1500)
+    expect(process.cpuUsage(before).user).toBeLessThan(1_500_000)
   })
 })
 

@@ -63,7 +63,7 @@ function reading(port: number, outgoing: ClientRequest, incoming: IncomingMessag
     text: () => whole,
     until(condition) {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
-      const timer = setTimeout(() => reject(new Error(`it did not come within 10 s: …${whole.slice(-500)}`)), 10_000)
+      const timer = setTimeout(() => reject(new Error(`it did not come within 40 s: …${whole.slice(-500)}`)), 40_000)
       const look = () => {
         if (condition(stream)) resolve()
         else if (over) reject(new Error(`the stream ended before it came: …${whole.slice(-500)}`))

@@ -275,7 +275,7 @@ describe('large bodies', () => {
 
 describe('a client that does not take its answers', () => {
   test('is cut off, and one that takes them gets them all', async () => {
-    await start({ stalledAnswerMs: 300, connections: 2 })
+    await start({ stalledAnswerMs: 2000, connections: 2 })
     for (let at = 0; at < 200; at++) await stack.create()
     const size = (await stack.api('GET', '/v1/instances')).text.length
     const stalled = open()

@@ -391,11 +391,11 @@ export async function leftOver(stack: Stack): Promise<OrphanList['items']> {
  * Read again and again until what is read is as wanted, for the few things the API has no wait for; throws after 10 s.
  */
 export async function until<T>(read: () => T | Promise<T>, wanted: (value: T) => boolean): Promise<T> {
-  const deadline = performance.now() + 10_000
+  const deadline = performance.now() + 40_000
   for (;;) {
     const value = await read()
     if (wanted(value)) return value
-    if (performance.now() > deadline) throw new Error(`it did not come within 10 s: ${JSON.stringify(value)}`)
+    if (performance.now() > deadline) throw new Error(`it did not come within 40 s: ${JSON.stringify(value)}`)
     await new Promise((resolve) => setImmediate(resolve))
   }
 }
