@@ -1,81 +1,34 @@
-import { createHash } from 'node:crypto'
-import { link, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { link, mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DesiredImage } from '@berth/contract/host.ts'
 import type { CatalogueImage } from '@berth/contract/images.ts'
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { ImageDownloadError } from './image-download-error.ts'
 import { importImage } from './image-files.ts'
-import { ImageStore, type ImageStoreOptions } from './image-store.ts'
-import { FaultyFileServer } from './testing/faulty-file-server.ts'
-import { hasQemuImg, makeQcow2 } from './testing/qemu-img.ts'
+import type { ImageStore, ImageStoreOptions } from './image-store.ts'
+import type { FaultyFileServer } from './testing/faulty-file-server.ts'
+import { failure, forever, ImageStoreFixture, sha256, withQemuImg } from './testing/image-store-fixture.ts'
+import { makeQcow2 } from './testing/qemu-img.ts'
 
-const withQemuImg = await hasQemuImg()
-
+let fixture: ImageStoreFixture
 let server: FaultyFileServer
 let directory: string
 let outside: string
 let disk: Buffer
 let store: ImageStore
-const now = Date.UTC(2026, 10, 1)
 
 beforeEach(async () => {
-  server = await FaultyFileServer.start()
-  directory = await mkdtemp(join(tmpdir(), 'berth-store-'))
-  outside = await mkdtemp(join(tmpdir(), 'berth-source-'))
-  store = newStore()
-  if (!withQemuImg) return
-  await makeQcow2(join(outside, 'disk.qcow2'))
-  disk = await readFile(join(outside, 'disk.qcow2'))
-  server.put('/disk.qcow2', disk)
+  fixture = await ImageStoreFixture.open()
+  ;({ server, directory, outside, disk, store } = fixture)
 })
 
 afterEach(async () => {
   await store.close()
-  await server.close()
-  await rm(directory, { recursive: true, force: true })
-  await rm(outside, { recursive: true, force: true })
+  await fixture.close()
 })
 
-function newStore(options: Partial<ImageStoreOptions> = {}): ImageStore {
-  return new ImageStore({
-    directory,
-    log: pino({ level: 'silent' }),
-    clock: { now: () => now },
-    allowPrivateSources: ['127.0.0.1'],
-    limits: { delay: async () => undefined },
-    ...options,
-  })
-}
-
-const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
-
-function entry(more: Partial<CatalogueImage> = {}): CatalogueImage {
-  return {
-    id: 'debian-12',
-    title: 'Debian 12',
-    min_disk_gb: 1,
-    architecture: 'x86_64',
-    default_user: 'debian',
-    network: 'dhcp',
-    ...more,
-  }
-}
-const remote = (more: Partial<CatalogueImage> = {}) =>
-  entry({ source_url: server.url('/disk.qcow2'), sha256: sha256(disk), ...more })
-
-const forever = () => ({ signal: new AbortController().signal })
-
-async function failure(promise: Promise<unknown>): Promise<ImageDownloadError> {
-  const error: unknown = await promise.then(
-    () => new Error('it succeeded'),
-    (reason: unknown) => reason,
-  )
-  if (error instanceof ImageDownloadError) return error
-  throw error
-}
+const newStore = (options: Partial<ImageStoreOptions> = {}) => fixture.newStore(options)
+const remote = (more: Partial<CatalogueImage> = {}) => fixture.remote(more)
 
 describe.skipIf(!withQemuImg)('an image made through the API', () => {
   const registered = (more: Partial<DesiredImage> = {}): DesiredImage => ({ ...remote(), registered: true, ...more })
