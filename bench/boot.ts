@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { BareMachine } from './bare-machine.ts'
 import { BerthUnderTest } from './berth-under-test.ts'
-import { type BootTimes, median, milliseconds } from './figures.ts'
+import { type BootTimes, median } from './figures.ts'
+import { ms } from './table.ts'
 
 /**
  * What Berth adds to a boot. In turn: an instance of `micro` through POST /v1/instances, and bare QEMU with the same
@@ -33,15 +34,15 @@ try {
   }
   const of = (pick: (row: { berth: BootTimes; bare: BootTimes }) => number) => median(rows.map(pick))
   const [ready, bareReady] = [of((row) => row.berth.ready), of((row) => row.bare.ready)]
-  console.log(`\nmedian until QEMU runs   berth ${milliseconds(of((row) => row.berth.vmm))}`)
+  console.log(`\nmedian until QEMU runs   berth ${ms(of((row) => row.berth.vmm))}`)
   const kernel = of((row) => row.berth.kernel)
   const bareKernel = of((row) => row.bare.kernel)
-  console.log(`median until kernel      berth ${milliseconds(kernel)}, bare ${milliseconds(bareKernel)}`)
-  console.log(`median until ready       berth ${milliseconds(ready)}, bare ${milliseconds(bareReady)}`)
+  console.log(`median until kernel      berth ${ms(kernel)}, bare ${ms(bareKernel)}`)
+  console.log(`median until ready       berth ${ms(ready)}, bare ${ms(bareReady)}`)
   const paired = median(rows.map((row) => row.berth.ready - row.bare.ready))
-  console.log(`paired difference        ${milliseconds(paired)} (median of ready, pair by pair)`)
+  console.log(`paired difference        ${ms(paired)} (median of ready, pair by pair)`)
   const met = ready - bareReady <= limit.milliseconds && ready / bareReady <= limit.ratio
-  const overhead = `${milliseconds(ready - bareReady)}, ratio ${(ready / bareReady).toFixed(3)}`
+  const overhead = `${ms(ready - bareReady)}, ratio ${(ready / bareReady).toFixed(3)}`
   console.log(
     `Berth adds               ${overhead} (limit ${limit.milliseconds} ms and ${limit.ratio}): ${met ? 'met' : 'MISSED'}`,
   )

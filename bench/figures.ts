@@ -14,7 +14,3 @@ export function median(values: readonly number[]): number {
   if (low === undefined || high === undefined) throw new RangeError('there is no median of nothing')
   return (low + high) / 2
 }
-
-export function milliseconds(value: number): string {
-  return `${Math.round(value)} ms`
-}
