@@ -3,17 +3,15 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { forbiddenKind } from '@berth/contract/image-source.ts'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { fetchChecksum, parseChecksums } from './image-checksum.ts'
 import { type Checksum, type DownloadOptions, downloadFile } from './image-download.ts'
 import { ImageDownloadError } from './image-download-error.ts'
 import { discardPartial, notePath } from './image-partial.ts'
 import { getSource } from './image-request.ts'
-import { parseSourceUrl } from './image-source.ts'
 import { runCommand } from './run-command.ts'
 import { type Fault, FaultyFileServer } from './testing/faulty-file-server.ts'
+import { rejection } from './testing/rejection.ts'
 
 const content = randomBytes(300_000)
 const digest = (bytes: Buffer, algorithm: 'sha256' | 'sha512' = 'sha256'): Checksum => ({
@@ -57,15 +55,7 @@ function download(options: Partial<DownloadOptions> = {}, url = server.url('/dis
   })
 }
 
-async function failure(promise: Promise<unknown>): Promise<ImageDownloadError> {
-  const error: unknown = await promise.then(
-    () => new Error('it succeeded'),
-    (reason: unknown) => reason,
-  )
-  if (error instanceof ImageDownloadError) return error
-  throw error
-}
-
+const failure = (promise: Promise<unknown>) => rejection(promise, ImageDownloadError)
 const ranges = () => server.requests.map((request) => request.range)
 const here = () => readFile(partial)
 
@@ -347,47 +337,6 @@ describe('the address of a source', () => {
     await download({ allowPrivateSources: true })
     expect(server.requests).toHaveLength(1)
   })
-
-  test.each([
-    ['127.8.9.10', 'a loopback'],
-    ['169.254.0.1', 'a link-local'],
-    ['0.0.0.0', 'an unspecified'],
-    ['239.1.2.3', 'a multicast'],
-    ['255.255.255.255', 'a broadcast'],
-    ['::1', 'a loopback'],
-    ['::', 'an unspecified'],
-    ['fe80::1234', 'a link-local'],
-    ['febf::1', 'a link-local'],
-    ['ff02::1', 'a multicast'],
-    ['::ffff:169.254.169.254', 'a link-local'],
-    ['64:ff9b::a9fe:a9fe', 'a link-local'],
-    ['2002:7f00:1::1', 'a loopback'],
-    ['::127.0.0.1', 'a loopback'],
-    ['10.0.0.1', null],
-    ['192.168.1.1', null],
-    ['172.16.0.1', null],
-    ['91.189.91.38', null],
-    ['128.0.0.1', null],
-    ['fd00::1', null],
-    ['2001:67c:1562::28', null],
-  ])('%s is %s address', (address, kind) => {
-    expect(forbiddenKind(address, false)).toBe(kind)
-    expect(forbiddenKind(address, true)).toBe(null)
-  })
-
-  test('no loopback or link-local IPv4 address gets through in any way to write it', () => {
-    const address = fc
-      .tuple(fc.constantFrom([127], [169, 254]), fc.array(fc.nat(255), { minLength: 3, maxLength: 3 }))
-      .map(([prefix, rest]) => [...prefix, ...rest].slice(0, 4))
-    const property = fc.property(address, (bytes) => {
-      const dotted = bytes.join('.')
-      const number = bytes.reduce((sum, byte) => sum * 256 + byte, 0)
-      const hex = bytes.map((byte) => byte.toString(16).padStart(2, '0')).join('')
-      const forms = [dotted, String(number), `0x${hex}`, `0${number.toString(8)}`, `[::ffff:${dotted}]`]
-      for (const form of forms) expect(() => parseSourceUrl(`http://${form}/`, false), form).toThrow(ImageDownloadError)
-    })
-    fc.assert(property, { interruptAfterTimeLimit: 3000 })
-  })
 })
 
 // ENOSPC comes from a real full file system; mounting one takes root.
@@ -424,61 +373,6 @@ describe.skipIf(!mounted)('a full disk', () => {
     await download()
     expect(ranges().at(-1)).toBe(`bytes=${keptBytes}-`)
     expect((await here()).equals(content)).toBe(true)
-  })
-})
-
-describe('a checksum file', () => {
-  const a = 'a'.repeat(64)
-  const b = 'B'.repeat(128)
-  const options = () => ({
-    signal: new AbortController().signal,
-    allowPrivateSources: ['127.0.0.1'],
-    limits,
-  })
-
-  test.each([
-    ['sha256sum', `${'c'.repeat(64)}  other.img\n${a}  disk.img\n`, a],
-    ['binary mode', `${a} *disk.img\r\n`, a],
-    ['with a folder', `${a}  ./disk.img\n`, a],
-    ['SHA-512', `${b}  disk.img\n`, b.toLowerCase()],
-    ['both, the longer wins', `${a}  disk.img\n${b}  disk.img`, b.toLowerCase()],
-    ['BSD', `# disk.img: 1 bytes\nSHA256 (disk.img) = ${a}\n`, a],
-    ['signed', `-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nSHA256 (disk.img) = ${a}\n-----BEGIN`, a],
-    ['nothing but the digest', `${a}\n`, a],
-    ['another name', `${a}  disk.img.zst\n`, undefined],
-    ['a longer path', `${a}  old/disk.img\n`, undefined],
-    ['two that differ', `${a}  disk.img\n${'c'.repeat(64)}  disk.img\n`, undefined],
-    ['MD5', `${'a'.repeat(32)}  disk.img\n`, undefined],
-    ['nothing', '', undefined],
-  ])('is understood: %s', (_, text, hex) => {
-    expect(parseChecksums(text, 'disk.img')?.hex).toBe(hex)
-  })
-
-  test('is fetched and searched for the name', async () => {
-    server.put('/SHA256SUMS', `${a} *disk.img\n`)
-    const checksum = await fetchChecksum(server.url('/SHA256SUMS'), 'disk.img', options())
-    expect(checksum).toEqual({ algorithm: 'sha256', hex: a })
-  })
-
-  test('is tried again when the server is busy', async () => {
-    server.put('/SHA256SUMS', `${a} *disk.img\n`)
-    server.misbehave({ kind: 'status', status: 503 }, { kind: 'serve' })
-    await fetchChecksum(server.url('/SHA256SUMS'), 'disk.img', options())
-    expect(delays).toEqual([5000])
-  })
-
-  test.each<[string, Fault, boolean]>([
-    ['that is missing', { kind: 'status', status: 404 }, false],
-    ['of a broken server', { kind: 'status', status: 500 }, true],
-    ['without an end', { kind: 'endless' }, false],
-    ['at a forbidden address', { kind: 'redirect', location: 'http://169.254.169.254/' }, false],
-    ['without the name', { kind: 'serve' }, false],
-  ])('%s is unavailable', async (_, fault, retryable) => {
-    server.put('/SHA256SUMS', `${a}  other.img\n`)
-    server.misbehave(fault)
-    const error = await failure(fetchChecksum(server.url('/SHA256SUMS'), 'disk.img', options()))
-    expect(error).toMatchObject({ code: 'checksum_unavailable', retryable })
-    expect(error.message).toContain(server.url('/SHA256SUMS'))
   })
 })
 

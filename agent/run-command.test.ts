@@ -1,16 +1,9 @@
 import { open, readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { CommandError, runCommand } from './run-command.ts'
+import { rejection } from './testing/rejection.ts'
 
-async function failureOf(running: Promise<unknown>): Promise<CommandError> {
-  const error = await running.then(
-    () => null,
-    (error: unknown) => error,
-  )
-  if (!(error instanceof CommandError)) throw new Error(`no CommandError: ${error}`)
-  return error
-}
-
+const failureOf = (running: Promise<unknown>) => rejection(running, CommandError)
 const sh = (script: string) => ['sh', '-c', script]
 
 test('gives both streams, whole, and characters that two reads cut in two', async () => {

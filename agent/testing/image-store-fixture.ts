@@ -8,6 +8,7 @@ import { ImageDownloadError } from '../image-download-error.ts'
 import { ImageStore, type ImageStoreOptions } from '../image-store.ts'
 import { FaultyFileServer } from './faulty-file-server.ts'
 import { hasQemuImg, makeQcow2 } from './qemu-img.ts'
+import { rejection } from './rejection.ts'
 
 /** Whether the fixture has a disk image to serve. */
 export const withQemuImg = await hasQemuImg()
@@ -90,11 +91,4 @@ export const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).dige
 export const forever = () => ({ signal: new AbortController().signal })
 
 /** The download's error that a promise rejects with; throws what else became of it. */
-export async function failure(promise: Promise<unknown>): Promise<ImageDownloadError> {
-  const error: unknown = await promise.then(
-    () => new Error('it succeeded'),
-    (reason: unknown) => reason,
-  )
-  if (error instanceof ImageDownloadError) return error
-  throw error
-}
+export const failure = (promise: Promise<unknown>) => rejection(promise, ImageDownloadError)
