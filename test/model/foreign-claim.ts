@@ -39,9 +39,8 @@ async function deliver(world: World, host: HostProcess, last: Observed, claim: O
     await host.wire.deliver({ ...last, sequence, instances })
     world.reports.set(host.id, { ...last, sequence }) // what it says truly
   } catch (error) {
-    // a claim that broke may have been taken all the same: then the next one with its number is old
-    if (error instanceof ServerGone) world.brokenClaims.add(host.id)
-    else if (!(isOld(error) && world.brokenClaims.has(host.id))) throw error
+    // old is also the number of a report, or of a claim, that was taken while its answer was lost
+    if (!(error instanceof ServerGone || isOld(error))) throw error
   }
 }
 

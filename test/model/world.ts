@@ -40,8 +40,6 @@ export class World {
   readonly waits = new Set<OpenWait>()
   /** The report of each host that the server took last. */
   readonly reports = new Map<string, Observed>()
-  /** Hosts that had a claim broken off before it was answered. */
-  readonly brokenClaims = new Set<string>()
   readonly second: SecondHost
   /** Calls of clients that are not answered yet, but for waits; and how often one began while another was not. */
   underWay = 0
