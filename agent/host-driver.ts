@@ -7,11 +7,11 @@ import type {
   ObservedImage,
   ObservedRepair,
   RemovedImage,
-} from '@berth/contract/host.ts'
-import type { ObservedUsage } from '@berth/contract/usage.ts'
+} from '@berth/contract/hosts/agent-protocol.ts'
+import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
 import type { GuestDesk } from './metadata/guest.ts'
-import type { Nic } from './nic.ts'
-import type { KnownObjects } from './orphans.ts'
+import type { Nic } from './network/nic.ts'
+import type { KnownObjects } from './sys/leftovers.ts'
 
 /**
  * What the agent needs of a host to run instances on it. The real host (qemu/) and the simulated one (simulated/) have

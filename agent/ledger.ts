@@ -1,8 +1,8 @@
-import { Desired, ObservedRepair } from '@berth/contract/host.ts'
+import { Desired, ObservedRepair } from '@berth/contract/hosts/agent-protocol.ts'
 import SqliteDatabase from 'better-sqlite3'
 import Type, { type Static } from 'typebox'
 import Value from 'typebox/value'
-import { type InstanceRecord, upgradeRecord } from './instance-record.ts'
+import { type InstanceRecord, upgradeRecord } from './instance/record.ts'
 
 /** The ledger cannot be written, for the most part because its disk is full. Nothing was stored; it passes. */
 export class LedgerUnavailable extends Error {

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { createBerthClient } from '@berth/sdk/client.ts'
 import { pino } from 'pino'
 import { type DataDirectory, openDataDirectory } from '../bin/data-directory.ts'
-import { type RunningDev, startDev } from '../bin/dev.ts'
+import { type RunningDev, startDev } from '../bin/dev/dev.ts'
 import type { BootTimes } from './figures.ts'
 
 /** Image files of the test run; `npm test` builds them once. */

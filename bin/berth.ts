@@ -2,7 +2,7 @@ import { processIo, runProgram } from '@berth/cli/io.ts'
 import { addClientCommands } from '@berth/cli/program.ts'
 import { Command } from 'commander'
 import { addDatabaseCommands } from './database-options.ts'
-import { addDevCommand } from './dev-command.ts'
+import { addDevCommand } from './dev/command.ts'
 import { addHostImageCommands } from './image-command.ts'
 
 /** `berth`: the client commands, and those that run on the host itself. */

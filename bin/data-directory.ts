@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { renameDurably } from '@berth/agent/durable-rename.ts'
-import { identifyProcess, isAlive, type ProcessIdentity } from '@berth/agent/process.ts'
-import { installationIdPattern } from '@berth/contract/host-names.ts'
+import { renameDurably } from '@berth/agent/sys/durable-rename.ts'
+import { identifyProcess, isAlive, type ProcessIdentity } from '@berth/agent/sys/process.ts'
+import { installationIdPattern } from '@berth/contract/hosts/names.ts'
 import { base32 } from '@berth/contract/ids.ts'
 import SqliteDatabase from 'better-sqlite3'
 

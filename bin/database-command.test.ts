@@ -6,7 +6,7 @@ import { pino } from 'pino'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { openDataDirectory } from './data-directory.ts'
 import { backupDatabase, checkDatabase, restoreDatabase } from './database-command.ts'
-import { startDev } from './dev.ts'
+import { startDev } from './dev/dev.ts'
 
 let directory: string
 beforeEach(() => {

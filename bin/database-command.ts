@@ -1,7 +1,7 @@
 import { copyFile, rename, rm, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { renameDurably } from '@berth/agent/durable-rename.ts'
-import { backupSqlite, checkSqlite, type DatabaseContents } from '@berth/server/store/sqlite-backup.ts'
+import { renameDurably } from '@berth/agent/sys/durable-rename.ts'
+import { backupSqlite, checkSqlite, type DatabaseContents } from '@berth/server/store/engine/sqlite-backup.ts'
 import { dataPaths, lockDataDirectory } from './data-directory.ts'
 
 /** `berth database backup`: a copy of the database, also while the server works with it. Gives what to say. */

@@ -1,11 +1,11 @@
 import { basename, resolve } from 'node:path'
-import { imageIdPattern } from '@berth/contract/images.ts'
+import { imageIdPattern } from '@berth/contract/images/images.ts'
 import { hostPackages } from '@berth/images/host-packages.ts'
 import { recipeIds } from '@berth/images/recipe.ts'
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
 import { dataPaths } from './data-directory.ts'
 import { missingPackages, renderInstallCommand } from './host-packages.ts'
-import { interruption } from './interruption.ts'
+import { interruption } from './process/interruption.ts'
 
 const dataDirOption = () =>
   new Option('--data-dir <dir>', 'data directory of the host').env('BERTH_DATA_DIR').default('./.berth')
@@ -61,7 +61,7 @@ export function addHostImageCommands(image: Command): void {
     .option('--min-disk-gb <n>', 'smallest disk it fits on, GiB', parseGib)
     .addOption(dataDirOption())
     .action(async (file: string, flags: ImportFlags) => {
-      const { importImage } = await import('@berth/agent/image-files.ts')
+      const { importImage } = await import('@berth/agent/image/files.ts')
       const imported = await importImage(
         resolve(file),
         {

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Command, CommanderError } from 'commander'
 import { CliError, exitCodes, PassedExit } from './exit-codes.ts'
-import { printable } from './terminal-text.ts'
+import { printable } from './output/terminal-text.ts'
 
 /** All that the client commands know of the process they run in; a test gives another one. */
 export interface CliIo {

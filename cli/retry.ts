@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { CliIo } from './io.ts'
-import { formatSeconds } from './table.ts'
+import { formatSeconds } from './output/table.ts'
 
 type Send = typeof globalThis.fetch
 

@@ -1,4 +1,4 @@
-import { CatalogueImage } from '@berth/contract/images.ts'
+import { CatalogueImage } from '@berth/contract/images/images.ts'
 import { Compile } from 'typebox/compile'
 import { parseDocument } from 'yaml'
 

@@ -1,6 +1,6 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import type { DebianMirrors } from './recipe.ts'
 
 /** The keys of the Debian archive, where the package debian-archive-keyring puts them. */

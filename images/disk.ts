@@ -1,6 +1,6 @@
 import { copyFile, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { patchGrub } from './grub.ts'
 
 /** The label by which GRUB, the initrd and fstab find the root file system. */

@@ -1,7 +1,7 @@
 import { chmod, lstat, mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { DebianPackages } from './debian-packages.ts'
 import { writeDisk } from './disk.ts'
 import { type GuestFile, installFile, installGuestFiles } from './guest-files.ts'

@@ -1,5 +1,5 @@
 import { dirname } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { archiveKeyring, renderSources } from './debian-packages.ts'
 import type { DebianMirrors } from './recipe.ts'
 

@@ -1,4 +1,4 @@
-import type { HostImage } from '@berth/contract/images.ts'
+import type { HostImage } from '@berth/contract/images/images.ts'
 
 /** The recipes there are; each builds the image of the same id. */
 export const recipeIds = ['micro', 'debian-12', 'debian-13'] as const

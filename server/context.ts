@@ -1,15 +1,15 @@
-import type { CatalogueImage } from '@berth/contract/images.ts'
-import type { InstanceType } from '@berth/contract/instance-types.ts'
+import type { CatalogueImage } from '@berth/contract/images/images.ts'
+import type { InstanceType } from '@berth/contract/instances/instance-types.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
 import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
 import type { DocumentCache } from './document-cache.ts'
-import type { PublicPool } from './domain/public-pools.ts'
-import type { EventFeed } from './event-feed.ts'
+import type { PublicPool } from './domain/networks/public-pools.ts'
+import type { EventFeed } from './feed/event-feed.ts'
+import type { WaitSlots } from './feed/waiting.ts'
 import type { ServerMetrics } from './metrics/server-metrics.ts'
 import type { Readiness } from './readiness.ts'
 import type { Store } from './store/store.ts'
-import type { WaitSlots } from './waiting.ts'
 
 /** What the rules of the domain and the controllers work with; built once by main.ts. */
 export interface Context {

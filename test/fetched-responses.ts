@@ -14,7 +14,7 @@ globalThis.fetch = async (input, init) => {
   const text = await copy.text().catch(() => null)
   if (text === null) return response // it was cut short, which the caller will find out
   // only where it is needed: most test files fetch nothing
-  const { checkResponse } = await import('./openapi-responses.ts')
+  const { checkResponse } = await import('./openapi/responses.ts')
   const method = init?.method ?? (input instanceof Request ? input.method : 'GET')
   checkResponse(method.toUpperCase(), pathname + search, {
     status: response.status,

@@ -1,4 +1,4 @@
-import type { ObservedInstance } from '@berth/contract/host.ts'
+import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 
 /** What a host says of an instance that runs under its first intent, but for what a test changes. */
 export function observedRunning(id: string, changes: Partial<ObservedInstance> = {}): ObservedInstance {

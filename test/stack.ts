@@ -6,10 +6,10 @@ import { join } from 'node:path'
 import type { AgentSettings } from '@berth/agent/config.ts'
 import { hostIdOf, type RunningAgent, startAgent } from '@berth/agent/main.ts'
 import { type FaultPoint, SimulatedHost, type SimulatedHostOptions } from '@berth/agent/simulated/host.ts'
-import type { OrphanList } from '@berth/contract/audit.ts'
-import type { Host } from '@berth/contract/hosts.ts'
+import type { Host } from '@berth/contract/hosts/hosts.ts'
+import type { OrphanList } from '@berth/contract/hosts/orphans.ts'
 import { newId } from '@berth/contract/ids.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { CatalogueImage } from '@berth/contract/images/images.ts'
 import type {
   Accepted,
   Instance,
@@ -17,7 +17,7 @@ import type {
   InstanceList,
   InstanceSpecInput,
   WaitTarget,
-} from '@berth/contract/instances.ts'
+} from '@berth/contract/instances/instances.ts'
 import type { Operation } from '@berth/contract/operations.ts'
 import type { Problem } from '@berth/contract/problem.ts'
 import type { PublicPoolConfig, Settings } from '@berth/server/config.ts'
@@ -26,7 +26,7 @@ import SqliteDatabase from 'better-sqlite3'
 import { type Logger, pino } from 'pino'
 import { Registry } from 'prom-client'
 import { loadInstanceTypes } from '../bin/catalogues.ts'
-import { checkResponse } from './openapi-responses.ts'
+import { checkResponse } from './openapi/responses.ts'
 
 /** `micro` fits on any disk, `ubuntu-22.04` needs 10 GiB. */
 export const testImages: readonly CatalogueImage[] = [

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { parseReadyReport } from '../ready-marker.ts'
-import type { SeedFiles } from '../seed.ts'
+import { parseReadyReport } from '../console/ready-marker.ts'
+import type { SeedFiles } from '../disk/seed.ts'
 import { isSeedSecret, issueToken, isToken, tokenSeconds } from './credentials.ts'
 import { ec2Versions, lookUp, renderDynamic, renderMetaData } from './ec2-tree.ts'
 import type { Guest, GuestDesk, RequestPart } from './guest.ts'

@@ -1,7 +1,7 @@
-import type { DesiredInstance, DesiredNetwork } from '@berth/contract/host.ts'
-import type { CatalogueImage } from '@berth/contract/images.ts'
-import type { Nic } from '../nic.ts'
-import type { ReadyMarker } from '../ready-marker.ts'
+import type { DesiredInstance, DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
+import type { CatalogueImage } from '@berth/contract/images/images.ts'
+import type { ReadyMarker } from '../console/ready-marker.ts'
+import type { Nic } from '../network/nic.ts'
 
 /** What the agent knows of an instance that asks for its metadata. */
 export interface Guest {

@@ -1,7 +1,7 @@
 import { createPrivateKey, createPublicKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { renameDurably } from '../durable-rename.ts'
+import { renameDurably } from '../sys/durable-rename.ts'
 
 /** The keys of a host's metadata service, each derived for one purpose (RFC 5869) from the secret of this host. */
 export interface MetadataKeys {

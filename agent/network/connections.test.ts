@@ -1,4 +1,4 @@
-import type { PolicyGroup } from '@berth/contract/network-policy.ts'
+import type { PolicyGroup } from '@berth/contract/networks/policy.ts'
 import { expect, test } from 'vitest'
 import { testNic } from '../testing/nic.ts'
 import { type Connections, connectionSides, forbiddenConnections, parseConnections } from './connections.ts'

@@ -1,8 +1,8 @@
-import { allowingRule, type PolicyPeer, type PolicyRule, type Traffic } from '@berth/contract/network-policy.ts'
-import type { Nic } from '../nic.ts'
-import { type Abortable, CommandError, runCommand } from '../run-command.ts'
+import { allowingRule, type PolicyPeer, type PolicyRule, type Traffic } from '@berth/contract/networks/policy.ts'
+import { type Abortable, CommandError, runCommand } from '../sys/run-command.ts'
 import { inNamespace } from './namespace.ts'
-import type { RulesetPlan } from './ruleset.ts'
+import type { Nic } from './nic.ts'
+import type { RulesetPlan } from './ruleset/ruleset.ts'
 
 /** What the connections of a table have in common that rules tell apart: all but the port they came from. */
 export interface Connections {

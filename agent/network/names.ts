@@ -10,7 +10,7 @@ export const serviceAddress = '169.254.169.254'
 /** Addresses of a link alone (RFC 3927): those of the host's links, such as a cloud's metadata, are not its guests' business. */
 export const linkLocalRange = '169.254.0.0/16'
 
-/** Name of a namespace's end of its uplink; the host's end is named after the VPC (contract/host-names.ts). */
+/** Name of a namespace's end of its uplink; the host's end is named after the VPC (contract/hosts/names.ts). */
 export const uplinkInside = 'up0'
 
 /** Shared address space (RFC 6598), out of which each uplink gets a pair. */

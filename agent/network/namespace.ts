@@ -1,7 +1,7 @@
 import { access, mkdir, readlink, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Abortable, CommandError, runCommand } from '../run-command.ts'
-import { isPlanned, type RulesetNames } from './ruleset-text.ts'
+import { type Abortable, CommandError, runCommand } from '../sys/run-command.ts'
+import { isPlanned, type RulesetNames } from './ruleset/text.ts'
 
 /** Where the names of namespaces are. */
 export const namespaceDirectory = '/run/netns'

@@ -1,7 +1,7 @@
-import type { Nic } from '../nic.ts'
-import { type Abortable, CommandError, runCommand } from '../run-command.ts'
+import { type Abortable, CommandError, runCommand } from '../sys/run-command.ts'
 import { gatewayMac, tapMtu } from './names.ts'
 import { ipBatch, linkExists, listLinks } from './namespace.ts'
+import type { Nic } from './nic.ts'
 
 /** Bytes that may pass a tap at once above its bandwidth: a hundredth of a second's worth, one large segment at least. */
 const burstBytes = (mbps: number) => Math.max(131_072, mbps * 1250)

@@ -1,5 +1,5 @@
 import type { CardTraffic } from '../host-driver.ts'
-import { runCommand } from '../run-command.ts'
+import { runCommand } from '../sys/run-command.ts'
 
 /**
  * What passed each tap of a namespace since it was made, by its name. The kernel counts from the host's side: what a

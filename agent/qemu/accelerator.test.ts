@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { missingPackages, runtimePackages } from '../../bin/host-packages.ts'
-import { CommandError, runCommand } from '../run-command.ts'
+import { CommandError, runCommand } from '../sys/run-command.ts'
 import { probeFirmware } from './accelerator.ts'
 
 const missing = await missingPackages(runtimePackages)

@@ -1,7 +1,7 @@
 import { access, chown, constants, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { CommandError, runCommand } from '../run-command.ts'
+import { CommandError, runCommand } from '../sys/run-command.ts'
 import { sandboxArgs } from './argv.ts'
 
 /** How guests are run on this host and why. */

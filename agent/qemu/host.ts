@@ -9,11 +9,12 @@ import type {
   HostOrphan,
   ObservedImage,
   RemovedImage,
-} from '@berth/contract/host.ts'
-import { instanceUuid, tapName, vmUid } from '@berth/contract/host-names.ts'
+} from '@berth/contract/hosts/agent-protocol.ts'
+import { instanceUuid, tapName, vmUid } from '@berth/contract/hosts/names.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 import type { Logger } from 'pino'
-import { diskFiles, ensureOverlay, exists } from '../disks.ts'
+import { diskFiles, ensureOverlay, exists } from '../disk/disks.ts'
+import { renderSeed, renderVendorData, seedNetworkOf, writeSeed } from '../disk/seed.ts'
 import {
   type CardTraffic,
   type DesiredNetworks,
@@ -22,21 +23,20 @@ import {
   type NetworkHealth,
   type Vmm,
 } from '../host-driver.ts'
-import { ImageDownloadError } from '../image-download-error.ts'
-import { imagePath } from '../image-files.ts'
-import { observeImages } from '../image-report.ts'
-import type { ImageStore } from '../image-store.ts'
+import { ImageDownloadError } from '../image/download-error.ts'
+import { imagePath } from '../image/files.ts'
+import { observeImages } from '../image/report.ts'
+import type { ImageStore } from '../image/store.ts'
 import { seedSerialNumber } from '../metadata/credentials.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
 import { type MetadataKeys, openKeys } from '../metadata/keys.ts'
 import { namespaceListeners } from '../metadata/listener.ts'
 import { MetadataService } from '../metadata/service.ts'
+import { type Nic, nicOf } from '../network/nic.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
-import { type Nic, nicOf } from '../nic.ts'
-import { entriesOf, type KnownObjects, knownSince, runtimeProcesses, unexplained } from '../orphans.ts'
-import { killProcess, listProcesses } from '../process.ts'
-import { renderSeed, renderVendorData, seedNetworkOf, writeSeed } from '../seed.ts'
-import { systemTimers } from '../timers.ts'
+import { entriesOf, type KnownObjects, knownSince, runtimeProcesses, unexplained } from '../sys/leftovers.ts'
+import { killProcess, listProcesses } from '../sys/process.ts'
+import { systemTimers } from '../sys/timers.ts'
 import { type Accelerator, chooseAccelerator } from './accelerator.ts'
 import { runtimePaths } from './argv.ts'
 import { launchQemu } from './launch.ts'

@@ -1,5 +1,5 @@
 import type { Vmm } from '../host-driver.ts'
-import { isAlive, killProcess, type ProcessIdentity, readProcessUsage, waitForExit } from '../process.ts'
+import { isAlive, killProcess, type ProcessIdentity, readProcessUsage, waitForExit } from '../sys/process.ts'
 import { Qmp } from './qmp.ts'
 
 /** How often the process of a VMM without a QMP connection is looked for, milliseconds. */

@@ -6,15 +6,15 @@ import type {
   HostOrphan,
   ObservedImage,
   RemovedImage,
-} from '@berth/contract/host.ts'
-import { tapName, vpcNamespaceName } from '@berth/contract/host-names.ts'
+} from '@berth/contract/hosts/agent-protocol.ts'
+import { tapName, vpcNamespaceName } from '@berth/contract/hosts/names.ts'
 import type { CardTraffic, DesiredNetworks, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
-import { type Nic, nicOf } from '../nic.ts'
-import { type KnownObjects, knownSince } from '../orphans.ts'
-import { PublicAddressOwners } from '../public-address-owners.ts'
-import { pause, systemTimers, type Timers } from '../timers.ts'
-import { untilAborted } from '../until-aborted.ts'
+import { type Nic, nicOf } from '../network/nic.ts'
+import { PublicAddressOwners } from '../network/public-address-owners.ts'
+import { type KnownObjects, knownSince } from '../sys/leftovers.ts'
+import { pause, systemTimers, type Timers } from '../sys/timers.ts'
+import { untilAborted } from '../sys/until-aborted.ts'
 import { SimulatedImages } from './images.ts'
 import { SimulatedVmm } from './vmm.ts'
 

@@ -1,4 +1,4 @@
-import type { DesiredImage, ObservedImage, RemovedImage } from '@berth/contract/host.ts'
+import type { DesiredImage, ObservedImage, RemovedImage } from '@berth/contract/hosts/agent-protocol.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 
 /**

@@ -1,5 +1,5 @@
 import type { Vmm } from '../host-driver.ts'
-import type { Timers } from '../timers.ts'
+import type { Timers } from '../sys/timers.ts'
 
 export interface SimulatedGuest {
   bootMs: number

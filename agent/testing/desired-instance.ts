@@ -1,4 +1,4 @@
-import type { DesiredInstance } from '@berth/contract/host.ts'
+import type { DesiredInstance } from '@berth/contract/hosts/agent-protocol.ts'
 
 /** What is desired of an instance that shall run, but for what a test changes. */
 export function desiredInstance(changes: Partial<DesiredInstance> = {}): DesiredInstance {

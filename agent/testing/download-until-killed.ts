@@ -1,7 +1,7 @@
 // A tiny process for the test that kills one: ensures an image and writes every progress as a line.
 // Arguments: directory, URL, SHA-256.
 import pino from 'pino'
-import { ImageStore } from '../image-store.ts'
+import { ImageStore } from '../image/store.ts'
 
 const [directory = '', url = '', sha256 = ''] = process.argv.slice(2)
 const store = new ImageStore({

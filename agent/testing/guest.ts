@@ -1,6 +1,6 @@
-import type { DesiredInstance } from '@berth/contract/host.ts'
+import type { DesiredInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import type { Guest } from '../metadata/guest.ts'
-import type { Nic } from '../nic.ts'
+import type { Nic } from '../network/nic.ts'
 import { desiredInstance } from './desired-instance.ts'
 import { testNic } from './nic.ts'
 

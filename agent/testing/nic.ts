@@ -1,4 +1,4 @@
-import type { Nic } from '../nic.ts'
+import type { Nic } from '../network/nic.ts'
 
 /** A card of 10.0.1.0/24 that carries sg-web, but for what a test changes. `number` is from 0 to 245. */
 export function testNic(number: number, changes: Partial<Nic> = {}): Nic {

@@ -1,6 +1,6 @@
 // A tiny process for the test that kills one: publishes a disk as the image `killed` and kills itself at a point.
 // Arguments: directory, partial file in it, point.
-import { publishImage } from '../image-files.ts'
+import { publishImage } from '../image/files.ts'
 
 const [directory = '', partial = '', point = ''] = process.argv.slice(2)
 const about = {

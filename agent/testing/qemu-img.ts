@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { open, truncate } from 'node:fs/promises'
-import { runCommand } from '../run-command.ts'
+import { runCommand } from '../sys/run-command.ts'
 
 /** Whether qemu-img is installed; says so where it is not, because the tests that need it are then skipped. */
 export async function hasQemuImg(): Promise<boolean> {

@@ -12,7 +12,7 @@ export interface CommitsArgument {
 await serveParent<CommitsArgument>(async ({ database: file }) => {
   await (await Store.open(file)).close()
   const database = new SqliteDatabase(file)
-  // as server/store/sqlite.ts sets them
+  // as server/store/engine/sqlite.ts sets them
   for (const pragma of ['journal_mode = WAL', 'synchronous = FULL', 'foreign_keys = ON', 'temp_store = MEMORY'])
     database.pragma(pragma)
   const insert = inserter(database)

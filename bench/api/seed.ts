@@ -1,4 +1,4 @@
-import type { ObservedImage, ObservedInstance } from '@berth/contract/host.ts'
+import type { ObservedImage, ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type { Database } from '@berth/server/store/schema.ts'
 import { Store } from '@berth/server/store/store.ts'

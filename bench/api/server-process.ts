@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import type { CatalogueImage } from '@berth/contract/images.ts'
+import type { CatalogueImage } from '@berth/contract/images/images.ts'
 import type { HostCredential } from '@berth/server/config.ts'
 import { startServer } from '@berth/server/main.ts'
 import { pino } from 'pino'

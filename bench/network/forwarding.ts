@@ -1,7 +1,7 @@
 import { ipBatch } from '@berth/agent/network/namespace.ts'
 import { makeGuestNamespace } from '@berth/agent/network/testing/guest-namespace.ts'
 import { Peer } from '@berth/agent/network/testing/peer.ts'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { median } from '../figures.ts'
 import type { Figure } from '../table.ts'
 import { type NetworkBench, Samples, withVpcs } from './measurement.ts'

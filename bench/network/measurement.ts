@@ -1,5 +1,5 @@
 import { inNamespace } from '@berth/agent/network/namespace.ts'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { median } from '../figures.ts'
 import { type Figure, ms } from '../table.ts'
 import { VpcUnderTest } from './vpc-under-test.ts'

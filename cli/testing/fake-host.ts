@@ -5,7 +5,7 @@ import type {
   Observed,
   ObservedImage,
   ObservedInstance,
-} from '@berth/contract/host.ts'
+} from '@berth/contract/hosts/agent-protocol.ts'
 import type { StepName } from '@berth/contract/operations.ts'
 
 /** What a host says of an instance, as far as it differs from one that has not begun. */

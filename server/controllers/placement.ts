@@ -1,11 +1,16 @@
 import type { OperationError } from '@berth/contract/operations.ts'
 import type { Context } from '../context.ts'
-import { placementCandidates } from '../domain/hosts.ts'
-import { abandonUnplaced, settleInstance } from '../domain/instance-lifecycle.ts'
+import { placementCandidates } from '../domain/hosts/hosts.ts'
+import { type Candidate, chooseHost, explainRefusals, explainTooLarge, refusal } from '../domain/instances/placement.ts'
+import { abandonUnplaced, settleInstance } from '../domain/instances/settlement.ts'
 import { failure } from '../domain/operations.ts'
-import { type Candidate, chooseHost, explainRefusals, explainTooLarge, refusal } from '../domain/placement.ts'
-import { type HostRoom, reserve, touchHost } from '../store/hosts.ts'
-import { listUnplacedInstances, type StoredInstance, updatePlacement, updateRefusal } from '../store/instances.ts'
+import { type HostRoom, reserve, touchHost } from '../store/hosts/hosts.ts'
+import {
+  listUnplacedInstances,
+  type StoredInstance,
+  updatePlacement,
+  updateRefusal,
+} from '../store/instances/instances.ts'
 import type { Transaction } from '../store/store.ts'
 import type { ControllerPass } from './driver.ts'
 

@@ -1,13 +1,13 @@
-import type { SecurityGroupRule } from '@berth/contract/security-groups.ts'
+import type { SecurityGroupRule } from '@berth/contract/networks/security-groups.ts'
 import { validationError } from '../api-error.ts'
 import type { Context } from '../context.ts'
-import { findSecurityGroup, insertSecurityGroup } from '../store/security-groups.ts'
-import { findSshKey, insertSshKey } from '../store/ssh-keys.ts'
+import { findSshKey, insertSshKey } from '../store/instances/ssh-keys.ts'
+import { findSecurityGroup, insertSecurityGroup } from '../store/networks/security-groups.ts'
+import { findSubnet, insertSubnet } from '../store/networks/subnets.ts'
+import { findVpc, insertVpc } from '../store/networks/vpcs.ts'
 import type { Transaction } from '../store/store.ts'
-import { findSubnet, insertSubnet } from '../store/subnets.ts'
-import { findVpc, insertVpc } from '../store/vpcs.ts'
-import { firstOffset } from './cidr.ts'
-import { parsePublicKey } from './ssh-keys.ts'
+import { parsePublicKey } from './instances/ssh-keys.ts'
+import { firstOffset } from './networks/cidr.ts'
 
 const anywhere = (port: number, description: string): SecurityGroupRule => ({
   direction: 'ingress',

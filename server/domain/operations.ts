@@ -9,6 +9,7 @@ import {
 } from '@berth/contract/operations.ts'
 import { toRfc3339, toRfc3339Millis } from '@berth/contract/units.ts'
 import { type Context, deadlineMs } from '../context.ts'
+import { waitForChange } from '../feed/waiting.ts'
 import {
   getOperation,
   insertOperation,
@@ -19,7 +20,6 @@ import {
   updateOperation,
 } from '../store/operations.ts'
 import type { Transaction } from '../store/store.ts'
-import { waitForChange } from '../waiting.ts'
 
 /** The steps each type of operation goes through, in order. */
 const stepsOf = {

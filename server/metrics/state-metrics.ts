@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { instanceStates } from '@berth/contract/instance-states.ts'
+import { instanceStates } from '@berth/contract/instances/states.ts'
 import { operationTypes } from '@berth/contract/operations.ts'
 import { Gauge } from 'prom-client'
 import type { Context } from '../context.ts'
-import { isReady } from '../domain/hosts.ts'
+import { isReady } from '../domain/hosts/hosts.ts'
 import {
   countInstancesByState,
   countOpenOperations,

@@ -1,16 +1,22 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { ConsolePositions, ConsolePost, Desired, desiredHoldMs, Observed } from '@berth/contract/host.ts'
+import {
+  ConsolePositions,
+  ConsolePost,
+  Desired,
+  desiredHoldMs,
+  Observed,
+} from '@berth/contract/hosts/agent-protocol.ts'
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { ApiError } from '../api-error.ts'
 import type { HostCredential } from '../config.ts'
 import type { Context } from '../context.ts'
-import { readDesired } from '../domain/desired-state.ts'
-import { recordConsole, recordObserved } from '../domain/host-reports.ts'
-import { holdRequest } from '../http-tracking.ts'
-import type { Api } from './api.ts'
-import { callerSignal } from './caller-signal.ts'
-import { NoContent } from './problems.ts'
+import { readDesired } from '../domain/hosts/desired-state.ts'
+import { recordConsole, recordObserved } from '../domain/hosts/reports.ts'
+import type { Api } from '../http/api.ts'
+import { callerSignal } from '../http/caller-signal.ts'
+import { NoContent } from '../http/problems.ts'
+import { holdRequest } from '../http/tracking.ts'
 
 /** A report covers every instance of a host: about 3 KiB each. */
 const observedLimitBytes = 64 * 1024 * 1024

@@ -4,10 +4,10 @@ import { EventsHeaders, EventsQuery } from '@berth/contract/events.ts'
 import type { FastifyReply } from 'fastify'
 import Type from 'typebox'
 import type { Context } from '../context.ts'
-import { holdRequest } from '../http-tracking.ts'
-import type { Api } from './api.ts'
-import { callerSignal } from './caller-signal.ts'
-import { problems } from './problems.ts'
+import type { Api } from '../http/api.ts'
+import { callerSignal } from '../http/caller-signal.ts'
+import { problems } from '../http/problems.ts'
+import { holdRequest } from '../http/tracking.ts'
 
 /** The stream is text; what stands behind `data:` in it is an Event. */
 const Stream = Type.String({

@@ -1,8 +1,8 @@
 import Type from 'typebox'
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
-import type { Api } from './api.ts'
-import { problems } from './problems.ts'
+import type { Api } from '../http/api.ts'
+import { problems } from '../http/problems.ts'
 
 const Status = Type.Object({ status: Type.Literal('ok') }, { additionalProperties: false })
 

@@ -1,9 +1,9 @@
-import { Host, HostList, HostPatch } from '@berth/contract/hosts.ts'
+import { Host, HostList, HostPatch } from '@berth/contract/hosts/hosts.ts'
 import type { Context } from '../context.ts'
-import { patchHost, readHost, readHosts } from '../domain/hosts.ts'
-import type { Api } from './api.ts'
-import { withLabels } from './list-page.ts'
-import { patchRoute, readRoutes } from './resource-routes.ts'
+import { patchHost, readHost, readHosts } from '../domain/hosts/hosts.ts'
+import type { Api } from '../http/api.ts'
+import { withLabels } from './conventions/list-page.ts'
+import { patchRoute, readRoutes } from './conventions/resource-routes.ts'
 
 /** /v1/hosts */
 export function hostRoutes(api: Api, ctx: Context): void {

@@ -1,9 +1,9 @@
-import { Image, ImageCreate, ImageList, ImagePatch } from '@berth/contract/images.ts'
+import { Image, ImageCreate, ImageList, ImagePatch } from '@berth/contract/images/images.ts'
 import type { Context } from '../context.ts'
-import { createImage, deleteImage, patchImage, readImage, readImages } from '../domain/images.ts'
-import type { Api } from './api.ts'
-import { withLabels } from './list-page.ts'
-import { ownedRoutes, pageInMemory } from './resource-routes.ts'
+import { createImage, deleteImage, patchImage, readImage, readImages } from '../domain/images/images.ts'
+import type { Api } from '../http/api.ts'
+import { withLabels } from './conventions/list-page.ts'
+import { ownedRoutes, pageInMemory } from './conventions/resource-routes.ts'
 
 /** /v1/images */
 export function imageRoutes(api: Api, ctx: Context): void {

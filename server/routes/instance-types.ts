@@ -1,8 +1,8 @@
-import { InstanceType, InstanceTypeList } from '@berth/contract/instance-types.ts'
+import { InstanceType, InstanceTypeList } from '@berth/contract/instances/instance-types.ts'
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
-import type { Api } from './api.ts'
-import { PageQuery, pageInMemory, readRoutes } from './resource-routes.ts'
+import type { Api } from '../http/api.ts'
+import { PageQuery, pageInMemory, readRoutes } from './conventions/resource-routes.ts'
 
 /** /v1/instance-types */
 export function instanceTypeRoutes(api: Api, ctx: Context): void {

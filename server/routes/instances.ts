@@ -15,23 +15,29 @@ import {
   InstancePatch,
   PowerActionBody,
   StartBody,
-} from '@berth/contract/instances.ts'
+} from '@berth/contract/instances/instances.ts'
+import { InstanceMetrics } from '@berth/contract/instances/usage.ts'
 import { IdempotencyHeaders, PreconditionHeaders, ref } from '@berth/contract/schema.ts'
-import { InstanceMetrics } from '@berth/contract/usage.ts'
 import Type from 'typebox'
 import { type Context, forRequest } from '../context.ts'
-import { createInstance, dryRunInstance } from '../domain/instance-create.ts'
-import { readInstanceMetrics } from '../domain/instance-metrics.ts'
-import { actOnInstance, deleteInstance } from '../domain/instance-power.ts'
-import { awaitInstance, patchInstance, readConsoleLog, renderInstance, renderInstances } from '../domain/instances.ts'
-import { holdRequest } from '../http-tracking.ts'
-import type { Api } from './api.ts'
-import { callerSignal } from './caller-signal.ts'
-import { answerPage, withLabels } from './list-page.ts'
-import { answerPost, postProblems } from './posts.ts'
-import { problems } from './problems.ts'
-import { patchProblems } from './resource-routes.ts'
-import { BerthWait, ETag, withHeaders } from './response-headers.ts'
+import { createInstance, dryRunInstance } from '../domain/instances/create.ts'
+import {
+  awaitInstance,
+  patchInstance,
+  readConsoleLog,
+  renderInstance,
+  renderInstances,
+} from '../domain/instances/instances.ts'
+import { readInstanceMetrics } from '../domain/instances/metrics.ts'
+import { actOnInstance, deleteInstance } from '../domain/instances/power.ts'
+import type { Api } from '../http/api.ts'
+import { callerSignal } from '../http/caller-signal.ts'
+import { problems } from '../http/problems.ts'
+import { BerthWait, ETag, withHeaders } from '../http/response-headers.ts'
+import { holdRequest } from '../http/tracking.ts'
+import { answerPage, withLabels } from './conventions/list-page.ts'
+import { answerPost, postProblems } from './conventions/posts.ts'
+import { patchProblems } from './conventions/resource-routes.ts'
 
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 const tags = ['instances']

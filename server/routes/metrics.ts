@@ -3,9 +3,9 @@ import type { IncomingMessage } from 'node:http'
 import { Registry } from 'prom-client'
 import Type from 'typebox'
 import type { Context } from '../context.ts'
+import type { Api } from '../http/api.ts'
+import { problems } from '../http/problems.ts'
 import { stateMetrics } from '../metrics/state-metrics.ts'
-import type { Api } from './api.ts'
-import { problems } from './problems.ts'
 
 /** GET /metrics */
 export function metricsRoutes(api: Api, ctx: Context): void {

@@ -1,8 +1,8 @@
-import { NetworkExplanation, NetworkQuestion } from '@berth/contract/network-explain.ts'
+import { NetworkExplanation, NetworkQuestion } from '@berth/contract/networks/explain.ts'
 import { ref } from '@berth/contract/schema.ts'
 import type { Context } from '../context.ts'
-import { explainNetwork } from '../domain/network-explain.ts'
-import type { Api } from './api.ts'
+import { explainNetwork } from '../domain/networks/explain.ts'
+import type { Api } from '../http/api.ts'
 
 /** /v1/network */
 export function networkRoutes(api: Api, ctx: Context): void {

@@ -4,11 +4,11 @@ import { ref } from '@berth/contract/schema.ts'
 import Type from 'typebox'
 import type { Context } from '../context.ts'
 import { readOperation, readOperations } from '../domain/operations.ts'
-import { holdRequest } from '../http-tracking.ts'
-import type { Api } from './api.ts'
-import { callerSignal } from './caller-signal.ts'
-import { answerPage } from './list-page.ts'
-import { problems } from './problems.ts'
+import type { Api } from '../http/api.ts'
+import { callerSignal } from '../http/caller-signal.ts'
+import { problems } from '../http/problems.ts'
+import { holdRequest } from '../http/tracking.ts'
+import { answerPage } from './conventions/list-page.ts'
 
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 const tags = ['operations']

@@ -1,9 +1,21 @@
-import { PublicIp, PublicIpCreate, PublicIpList, PublicIpListQuery, PublicIpPatch } from '@berth/contract/public-ips.ts'
+import {
+  PublicIp,
+  PublicIpCreate,
+  PublicIpList,
+  PublicIpListQuery,
+  PublicIpPatch,
+} from '@berth/contract/networks/public-ips.ts'
 import type { Context } from '../context.ts'
-import { createPublicIp, deletePublicIp, patchPublicIp, readPublicIp, readPublicIps } from '../domain/public-ips.ts'
-import type { Api } from './api.ts'
-import { withLabels } from './list-page.ts'
-import { type ListFilter, ownedRoutes } from './resource-routes.ts'
+import {
+  createPublicIp,
+  deletePublicIp,
+  patchPublicIp,
+  readPublicIp,
+  readPublicIps,
+} from '../domain/networks/public-ips.ts'
+import type { Api } from '../http/api.ts'
+import { withLabels } from './conventions/list-page.ts'
+import { type ListFilter, ownedRoutes } from './conventions/resource-routes.ts'
 
 /** /v1/public-ips */
 export function publicIpRoutes(api: Api, ctx: Context): void {

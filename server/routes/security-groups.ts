@@ -3,7 +3,7 @@ import {
   SecurityGroupCreate,
   SecurityGroupList,
   SecurityGroupPatch,
-} from '@berth/contract/security-groups.ts'
+} from '@berth/contract/networks/security-groups.ts'
 import type { Context } from '../context.ts'
 import {
   createSecurityGroup,
@@ -11,10 +11,10 @@ import {
   patchSecurityGroup,
   readSecurityGroup,
   readSecurityGroups,
-} from '../domain/security-groups.ts'
-import type { Api } from './api.ts'
-import { withLabels } from './list-page.ts'
-import { ownedRoutes } from './resource-routes.ts'
+} from '../domain/networks/security-groups.ts'
+import type { Api } from '../http/api.ts'
+import { withLabels } from './conventions/list-page.ts'
+import { ownedRoutes } from './conventions/resource-routes.ts'
 
 /** /v1/security-groups */
 export function securityGroupRoutes(api: Api, ctx: Context): void {

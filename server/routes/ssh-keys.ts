@@ -1,9 +1,9 @@
-import { SshKey, SshKeyCreate, SshKeyList, SshKeyPatch } from '@berth/contract/ssh-keys.ts'
+import { SshKey, SshKeyCreate, SshKeyList, SshKeyPatch } from '@berth/contract/instances/ssh-keys.ts'
 import type { Context } from '../context.ts'
-import { createSshKey, deleteSshKey, patchSshKey, readSshKey, readSshKeys } from '../domain/ssh-keys.ts'
-import type { Api } from './api.ts'
-import { withLabels } from './list-page.ts'
-import { ownedRoutes } from './resource-routes.ts'
+import { createSshKey, deleteSshKey, patchSshKey, readSshKey, readSshKeys } from '../domain/instances/ssh-keys.ts'
+import type { Api } from '../http/api.ts'
+import { withLabels } from './conventions/list-page.ts'
+import { ownedRoutes } from './conventions/resource-routes.ts'
 
 /** /v1/ssh-keys */
 export function sshKeyRoutes(api: Api, ctx: Context): void {

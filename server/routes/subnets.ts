@@ -1,9 +1,9 @@
-import { Subnet, SubnetCreate, SubnetList, SubnetListQuery, SubnetPatch } from '@berth/contract/subnets.ts'
+import { Subnet, SubnetCreate, SubnetList, SubnetListQuery, SubnetPatch } from '@berth/contract/networks/subnets.ts'
 import type { Context } from '../context.ts'
-import { createSubnet, deleteSubnet, patchSubnet, readSubnet, readSubnets } from '../domain/subnets.ts'
-import type { Api } from './api.ts'
-import { withLabels } from './list-page.ts'
-import { type ListFilter, ownedRoutes } from './resource-routes.ts'
+import { createSubnet, deleteSubnet, patchSubnet, readSubnet, readSubnets } from '../domain/networks/subnets.ts'
+import type { Api } from '../http/api.ts'
+import { withLabels } from './conventions/list-page.ts'
+import { type ListFilter, ownedRoutes } from './conventions/resource-routes.ts'
 
 /** /v1/subnets */
 export function subnetRoutes(api: Api, ctx: Context): void {

@@ -1,9 +1,9 @@
-import { Vpc, VpcCreate, VpcList, VpcPatch } from '@berth/contract/vpcs.ts'
+import { Vpc, VpcCreate, VpcList, VpcPatch } from '@berth/contract/networks/vpcs.ts'
 import type { Context } from '../context.ts'
-import { createVpc, deleteVpc, patchVpc, readVpc, readVpcs } from '../domain/vpcs.ts'
-import type { Api } from './api.ts'
-import { withLabels } from './list-page.ts'
-import { ownedRoutes } from './resource-routes.ts'
+import { createVpc, deleteVpc, patchVpc, readVpc, readVpcs } from '../domain/networks/vpcs.ts'
+import type { Api } from '../http/api.ts'
+import { withLabels } from './conventions/list-page.ts'
+import { ownedRoutes } from './conventions/resource-routes.ts'
 
 /** /v1/vpcs */
 export function vpcRoutes(api: Api, ctx: Context): void {

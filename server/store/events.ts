@@ -1,5 +1,5 @@
 import type { EventAction, EventResource } from '@berth/contract/events.ts'
-import { insertRows, prepare } from './prepared.ts'
+import { insertRows, prepare } from './engine/prepared.ts'
 import type { EventRow } from './schema.ts'
 import type { Reader } from './store.ts'
 

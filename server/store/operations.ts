@@ -6,8 +6,8 @@ import type {
   StepStatus,
 } from '@berth/contract/operations.ts'
 import { ApiError } from '../api-error.ts'
+import { insertRow, prepare } from './engine/prepared.ts'
 import type { Change } from './events.ts'
-import { insertRow, prepare } from './prepared.ts'
 import type { OperationRow } from './schema.ts'
 import type { Reader, Transaction } from './store.ts'
 

@@ -1,5 +1,5 @@
 import { type LabelRequirement, matchesLabels } from '@berth/contract/label-selector.ts'
-import type { Page } from './instance-list.ts'
+import type { Page } from './instances/list.ts'
 
 /** What a list of one of the smaller resources is narrowed to. */
 export interface ResourceFilter {

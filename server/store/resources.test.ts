@@ -1,7 +1,15 @@
 import { describe, expect, test } from 'vitest'
 import { listEvents } from './events.ts'
-import { insertInstance, updateTerminated } from './instances.ts'
-import { type StoredMetadata, updateResourceMetadata } from './metadata.ts'
+import { insertInstance, updateTerminated } from './instances/instances.ts'
+import {
+  deleteSshKey,
+  getSshKey,
+  insertSshKey,
+  listInstancesWithSshKey,
+  listSshKeys,
+  listSshKeysById,
+} from './instances/ssh-keys.ts'
+import { type StoredMetadata, updateResourceMetadata } from './labels.ts'
 import {
   deleteSecurityGroup,
   findSecurityGroup,
@@ -13,16 +21,7 @@ import {
   listSecurityGroups,
   type StoredSecurityGroup,
   updateSecurityGroup,
-} from './security-groups.ts'
-import {
-  deleteSshKey,
-  getSshKey,
-  insertSshKey,
-  listInstancesWithSshKey,
-  listSshKeys,
-  listSshKeysById,
-} from './ssh-keys.ts'
-import type { Reader, Store, Transaction } from './store.ts'
+} from './networks/security-groups.ts'
 import {
   deleteSubnet,
   findSubnet,
@@ -33,11 +32,12 @@ import {
   listSubnetsOfVpcs,
   takeAddress,
   updateSubnet,
-} from './subnets.ts'
+} from './networks/subnets.ts'
+import { deleteVpc, findVpc, getVpc, insertVpc, listVpcs, listVpcsById } from './networks/vpcs.ts'
+import type { Reader, Store, Transaction } from './store.ts'
 import { engines } from './testing/engines.ts'
 import { storedInstance } from './testing/instances.ts'
 import { storesOn } from './testing/stores.ts'
-import { deleteVpc, findVpc, getVpc, insertVpc, listVpcs, listVpcsById } from './vpcs.ts'
 
 const common = (id: string) => ({ id, name: id, labels: {}, created_at: 1_800_000_000_000 })
 

@@ -4,7 +4,7 @@ import SqliteDatabase from 'better-sqlite3'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { expectGolden } from '../../test/golden.ts'
-import { getInstance, stateOf } from './instances.ts'
+import { getInstance, stateOf } from './instances/instances.ts'
 import { dumpSchema } from './testing/dump-schema.ts'
 import { engines, type TestDatabase } from './testing/engines.ts'
 

@@ -207,7 +207,7 @@ export interface InstanceRow {
   operation_id: string
   /** Of its row in public_ips, written with that; "" for none. */
   public_ip: string
-  /** What contract/instance-states.ts makes of the columns above, written with every change of them: for indexes only. */
+  /** What contract/instances/states.ts makes of the columns above, written with every change of them: for indexes only. */
   state: string
 }
 

@@ -1,7 +1,9 @@
 import { CompiledQuery, type Kysely, sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
 import { ApiError } from '../api-error.ts'
-import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engine.ts'
+import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engine/engine.ts'
+import { openPostgres, postgresColumnTypes } from './engine/postgres.ts'
+import { openSqlite, sqliteColumnTypes } from './engine/sqlite.ts'
 import { type Change, eventType, insertEvents, mergeChange } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
@@ -10,9 +12,7 @@ import { hostUsage } from './migrations/0004-host-usage.ts'
 import { publicAddresses } from './migrations/0005-public-addresses.ts'
 import { repairsAndAudits } from './migrations/0006-repairs-and-audits.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
-import { openPostgres, postgresColumnTypes } from './postgres.ts'
 import type { Database } from './schema.ts'
-import { openSqlite, sqliteColumnTypes } from './sqlite.ts'
 
 /** Reads: a Kysely over the tables. Inside `Store.write` it sees the caller's own writes. */
 export type Reader = Kysely<Database>

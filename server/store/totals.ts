@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { type InstanceState, instanceStates } from '@berth/contract/instance-states.ts'
+import { type InstanceState, instanceStates } from '@berth/contract/instances/states.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
 import type { Reader } from './store.ts'
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { listProcesses } from '@berth/agent/process.ts'
+import { listProcesses } from '@berth/agent/sys/process.ts'
 import { databaseFaults, databaseLeftovers, duplicates, ledgerLeftovers, openOperations } from './database-checks.ts'
 import { Installation, type Layout } from './installation.ts'
 import { type Acknowledged, call, Record, runClient } from './load.ts'

@@ -3,7 +3,7 @@ import { type Duplex, duplexPair } from 'node:stream'
 import type { Context } from '@berth/server/context.ts'
 import { ServerMetrics } from '@berth/server/metrics/server-metrics.ts'
 import { buildApi } from '@berth/server/routes/all.ts'
-import { checkResponse } from '../openapi-responses.ts'
+import { checkResponse } from '../openapi/responses.ts'
 
 /** What a client sends. */
 export interface Sent {

@@ -1,4 +1,4 @@
-import type { DesiredPower } from '@berth/contract/instance-states.ts'
+import type { DesiredPower } from '@berth/contract/instances/states.ts'
 import type { Problem } from '@berth/contract/problem.ts'
 import type { Answer, Sent } from './api.ts'
 import { ServerGone } from './server-process.ts'

@@ -1,6 +1,6 @@
 import { HostError } from '@berth/agent/host-driver.ts'
 import type { FaultPoint } from '@berth/agent/simulated/host.ts'
-import type { ObservedInstance } from '@berth/contract/host.ts'
+import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import fc from 'fast-check'
 import { type Call, perform } from './calls.ts'
 import { claimForeign } from './foreign-claim.ts'

@@ -1,4 +1,4 @@
-import type { Observed, ObservedInstance } from '@berth/contract/host.ts'
+import type { Observed, ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import { ApiError } from '@berth/server/api-error.ts'
 import type { HostProcess } from './host-process.ts'
 import { ServerGone } from './server-process.ts'

@@ -1,8 +1,13 @@
 import type { DesiredNetworks, HostDriver, Vmm } from '@berth/agent/host-driver.ts'
-import type { Nic } from '@berth/agent/nic.ts'
+import type { Nic } from '@berth/agent/network/nic.ts'
 import type { SimulatedHost } from '@berth/agent/simulated/host.ts'
 import type { SimulatedVmm } from '@berth/agent/simulated/vmm.ts'
-import type { DesiredImage, DesiredInstance, DesiredNetwork, RemovedImage } from '@berth/contract/host.ts'
+import type {
+  DesiredImage,
+  DesiredInstance,
+  DesiredNetwork,
+  RemovedImage,
+} from '@berth/contract/hosts/agent-protocol.ts'
 
 /** What ends a call that takes too long. */
 type Ending = { signal: AbortSignal }

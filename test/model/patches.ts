@@ -1,4 +1,4 @@
-import type { InstancePatch } from '@berth/contract/instances.ts'
+import type { InstancePatch } from '@berth/contract/instances/instances.ts'
 import { isMissing, note, Refused, send, wantedOf } from './client.ts'
 import { ServerGone } from './server-process.ts'
 import type { World } from './world.ts'

@@ -1,4 +1,4 @@
-import type { InstanceCreate } from '@berth/contract/instances.ts'
+import type { InstanceCreate } from '@berth/contract/instances/instances.ts'
 import { isMissing, note, Refused, send, wantedOf } from './client.ts'
 import { smallSubnet } from './fixtures.ts'
 import type { Intent } from './promises.ts'

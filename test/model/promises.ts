@@ -1,5 +1,5 @@
-import type { DesiredPower, InstanceState } from '@berth/contract/instance-states.ts'
-import type { Instance, InstanceCreate, InstancePatch } from '@berth/contract/instances.ts'
+import type { Instance, InstanceCreate, InstancePatch } from '@berth/contract/instances/instances.ts'
+import type { DesiredPower, InstanceState } from '@berth/contract/instances/states.ts'
 import type { Keys } from './keys.ts'
 import { PublicIpPromises } from './public-ips.ts'
 import { settings } from './server-process.ts'

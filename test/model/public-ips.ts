@@ -1,4 +1,4 @@
-import type { PublicIp } from '@berth/contract/public-ips.ts'
+import type { PublicIp } from '@berth/contract/networks/public-ips.ts'
 import { note, Refused, send } from './client.ts'
 import { publicPool } from './fixtures.ts'
 import { ServerGone } from './server-process.ts'

@@ -1,6 +1,6 @@
-import type { ObservedInstance } from '@berth/contract/host.ts'
-import type { DesiredPower, InstanceState } from '@berth/contract/instance-states.ts'
-import { addressOf } from '@berth/server/domain/public-pools.ts'
+import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
+import type { DesiredPower, InstanceState } from '@berth/contract/instances/states.ts'
+import { addressOf } from '@berth/server/domain/networks/public-pools.ts'
 import type { HostRow, InstanceRow, OperationRow, PublicIpRow, SubnetAddressRow } from '@berth/server/store/schema.ts'
 import SqliteDatabase from 'better-sqlite3'
 

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { Instance, InstancePatch } from '@berth/contract/instances.ts'
+import type { Instance, InstancePatch } from '@berth/contract/instances/instances.ts'
 import type { InstanceNow } from './tables.ts'
 
 /** What a PATCH can change. */

@@ -1,4 +1,4 @@
-import type { Timers } from '@berth/agent/timers.ts'
+import type { Timers } from '@berth/agent/sys/timers.ts'
 
 interface Entry {
   dueMs: number

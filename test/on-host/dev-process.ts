@@ -4,7 +4,7 @@ import { copyFile, mkdir, mkdtemp, readdir, readFile, readlink, rm } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { type BerthClient, createBerthClient, type Schemas } from '@berth/sdk/client.ts'
 
 const root = join(import.meta.dirname, '../..')

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DevProcess, hostSnapshot, type InstanceDocument } from './dev-process.ts'
 

@@ -1,4 +1,4 @@
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { DevProcess } from './dev-process.ts'
 

@@ -1,5 +1,5 @@
 import type { Peer } from '@berth/agent/network/testing/peer.ts'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DevProcess, type InstanceDocument } from './dev-process.ts'

@@ -1,8 +1,8 @@
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { identifyProcess, isAlive, type ProcessIdentity, waitForExit } from '@berth/agent/process.ts'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { identifyProcess, isAlive, type ProcessIdentity, waitForExit } from '@berth/agent/sys/process.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DevProcess, hostSnapshot } from './dev-process.ts'
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DevProcess, hostSnapshot } from './dev-process.ts'
 

@@ -1,7 +1,7 @@
-import type { Nic } from '../../nic.ts'
-import { runCommand } from '../../run-command.ts'
+import { runCommand } from '../../sys/run-command.ts'
 import { tapMtu } from '../names.ts'
 import { ensureNamespace, inNamespace, ipBatch } from '../namespace.ts'
+import type { Nic } from '../nic.ts'
 
 /** Make a namespace that stands for a guest: the other end of a veth pair, in its VPC's namespace, is its card's tap. */
 export async function makeGuestNamespace(namespace: string, vpcNamespace: string, nic: Nic): Promise<void> {

@@ -1,6 +1,6 @@
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
-import type { ColumnTypes } from '../engine.ts'
+import type { ColumnTypes } from '../engine/engine.ts'
 
 /** First schema. */
 export function initial(types: ColumnTypes): Migration {

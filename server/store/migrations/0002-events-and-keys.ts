@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
-import type { ColumnTypes } from '../engine.ts'
+import type { ColumnTypes } from '../engine/engine.ts'
 
 /**
  * The change feed, the answers bound to idempotency keys, generations of the smaller resources, and what lists filter
@@ -101,7 +101,7 @@ async function letGoOfNetworks(db: Kysely<unknown>, types: ColumnTypes): Promise
   await db.schema.createIndex('instances_terminated_at').on('instances').column('terminated_at').execute()
 }
 
-/** As the table in contract/instance-states.ts stood with this schema; a migration must not follow its later changes. */
+/** As the table in contract/instances/states.ts stood with this schema; a migration must not follow its later changes. */
 async function fillStates(db: Kysely<unknown>): Promise<void> {
   const { rows } = await sql<InstanceBefore>`select id, desired, report, host_id, terminated_at from instances`.execute(
     db,

@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
-import type { ColumnTypes } from '../engine.ts'
+import type { ColumnTypes } from '../engine/engine.ts'
 
 /** Images that are made through the API, which live instances an image has, and which hosts were said to be silent. */
 export function images(types: ColumnTypes): Migration {

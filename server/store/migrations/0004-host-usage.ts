@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
-import type { ColumnTypes } from '../engine.ts'
+import type { ColumnTypes } from '../engine/engine.ts'
 
 /** What the instances of each host use; the last look only. */
 export function hostUsage(types: ColumnTypes): Migration {

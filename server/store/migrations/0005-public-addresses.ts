@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
-import type { ColumnTypes } from '../engine.ts'
+import type { ColumnTypes } from '../engine/engine.ts'
 
 /** Public addresses: the resource, which addresses were handed out, who has which, and subnets that give them. */
 export function publicAddresses(types: ColumnTypes): Migration {

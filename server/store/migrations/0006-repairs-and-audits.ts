@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
-import type { ColumnTypes } from '../engine.ts'
+import type { ColumnTypes } from '../engine/engine.ts'
 
 /** Which repairs of its networks a host has told of, and what it last found left over. */
 export function repairsAndAudits(types: ColumnTypes): Migration {

@@ -1,5 +1,5 @@
-import type { ObservedInstance } from '@berth/contract/host.ts'
-import type { StoredInstance } from '../instances.ts'
+import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
+import type { StoredInstance } from '../instances/instances.ts'
 import type { StoredOperation } from '../operations.ts'
 
 /** An instance as the create stores it, with what a test gives instead. */

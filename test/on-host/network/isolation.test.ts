@@ -1,5 +1,5 @@
 import { readdir } from 'node:fs/promises'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Guest, NetworkHost } from './network-host.ts'
 import { world } from './world.ts'

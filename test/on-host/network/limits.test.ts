@@ -1,6 +1,6 @@
 import { inNamespace, ipBatch } from '@berth/agent/network/namespace.ts'
-import { mostConnections } from '@berth/agent/network/ruleset.ts'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { mostConnections } from '@berth/agent/network/ruleset/ruleset.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Guest, NetworkHost } from './network-host.ts'
 import { world } from './world.ts'

@@ -1,4 +1,4 @@
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dhcp, dhcpFrame, type Lease, leasesIn } from './dhcp.ts'
 import { dnsAnswer, dnsName, lookUp } from './dns.ts'

@@ -1,7 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 
 /** Have the host that `tools/on-host.ts` makes know these name servers. Gives what takes them away again. */
 export async function useNameServers(...addresses: readonly string[]): Promise<() => Promise<void>> {

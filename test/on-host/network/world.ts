@@ -1,6 +1,6 @@
 import { inNamespace, ipBatch } from '@berth/agent/network/namespace.ts'
 import { Peer } from '@berth/agent/network/testing/peer.ts'
-import { runCommand } from '@berth/agent/run-command.ts'
+import { runCommand } from '@berth/agent/sys/run-command.ts'
 
 /** Addresses of the stand-in world: the host's and the router's on the link between them, and one beyond the router. */
 export const world = { host: '198.51.100.1', router: '198.51.100.2', beyond: '203.0.113.99' } as const

@@ -1,0 +1,132 @@
+import { sizeLimits } from '@berth/contract/instances/instances.ts'
+import type { Schemas } from '@berth/sdk/client.ts'
+import { type Command, Option } from 'commander'
+import { integer, resourceId } from '../command/arguments.ts'
+import { withExamples } from '../command/help.ts'
+import { type MetadataFlags, metadataOf, withMetadata } from '../command/labels.ts'
+import { addListCommand, type Columns } from '../command/list.ts'
+import { addDeleteCommand, addShowCommand, addUpdateCommand } from '../command/resource.ts'
+import type { CliIo } from '../io.ts'
+import { type OutputFlags, print, withOutput } from '../output/output.ts'
+import { formatLabels, formatMib, renderFields, renderTable } from '../output/table.ts'
+import { call, callForAnswer, openSession, type Session } from '../session.ts'
+
+type Image = Schemas['Image']
+
+const columns: Columns<Image> = () => [
+  { header: 'ID', cell: (image) => image.id },
+  { header: 'STATE', cell: (image) => image.status.state },
+  { header: 'SIZE', cell: sizeOf },
+  { header: 'MIN DISK', cell: (image) => `${image.spec.min_disk_gb} GiB` },
+  { header: 'USER', cell: (image) => image.spec.default_user },
+  { header: 'TITLE', cell: (image) => image.spec.title },
+]
+
+interface CreateFlags extends MetadataFlags, OutputFlags {
+  id: string
+  url: string
+  sha256: string
+  minDiskGb: number
+  defaultUser: string
+  title?: string
+  network?: 'static' | 'dhcp'
+  datasource?: 'disk' | 'network'
+}
+
+/** `berth image`: what instances boot from. The commands that work on a host's files are added by bin/. */
+export function addImageCommands(program: Command, io: CliIo): void {
+  const group = withExamples(
+    program.command('image').description('images that instances boot from'),
+    [
+      'berth image list',
+      'berth image show ubuntu-22.04',
+      'berth image create --id team-base --url https://images.example/base.qcow2 --sha256 HEX --min-disk-gb 4 --default-user admin',
+    ],
+    `An image that is missing and has a source is downloaded when an instance first
+needs it. Only what create made can be changed and deleted here: the others are
+in the catalogue file, or in the images directory of a host.`,
+  )
+  addCreateCommand(group, io)
+  addListCommand(group, io, {
+    nouns: 'images',
+    columns,
+    labelled: true,
+    page: (session, query) => call(session, session.client.GET('/v1/images', { params: { query } })),
+    watch: { kind: 'image', get: async (session, id) => (await get(session, id)).data },
+    examples: ['berth image list', 'berth image list -l team=platform -q', 'berth image list --watch'],
+  })
+  addShowCommand(group, io, {
+    noun: 'an image',
+    versioned: true,
+    get,
+    render: (image) =>
+      renderFields([
+        ['id', image.id],
+        ['name', image.metadata.name],
+        ['labels', formatLabels(image.metadata.labels)],
+        ['title', image.spec.title],
+        ['state', image.status.state],
+        ['reason', image.status.reason],
+        ['size', sizeOf(image)],
+        ['source', image.spec.source_url],
+        ['sha256', image.spec.sha256],
+        ['min disk', `${image.spec.min_disk_gb} GiB`],
+        ['architecture', image.spec.architecture],
+        ['user', image.spec.default_user],
+        ['network', image.spec.network],
+        ['datasource', image.spec.datasource],
+      ]),
+    examples: ['berth image show ubuntu-22.04', 'berth image show ubuntu-22.04 -o json'],
+  })
+  addUpdateCommand(group, io, {
+    noun: 'an image',
+    columns,
+    get,
+    patch: (session, id, body, header) =>
+      call(session, session.client.PATCH('/v1/images/{id}', { params: { path: { id }, header }, body })),
+    examples: ['berth image update team-base --label team=platform'],
+  })
+  addDeleteCommand(group, io, {
+    noun: 'an image',
+    remove: (session, id) => call(session, session.client.DELETE('/v1/images/{id}', { params: { path: { id } } })),
+    examples: ['berth image delete team-base'],
+  })
+}
+
+function addCreateCommand(group: Command, io: CliIo): void {
+  const create = group
+    .command('create')
+    .description('make an image known that hosts download')
+    .requiredOption('--id <id>', 'its name, as team-base', resourceId)
+    .requiredOption('--url <url>', 'where a qcow2 or raw disk is downloaded from, http or https')
+    .requiredOption('--sha256 <hex>', 'checksum of that file')
+    .requiredOption('--min-disk-gb <n>', 'smallest disk it fits on, GiB', integer(sizeLimits.diskGb))
+    .requiredOption('--default-user <name>', 'account that gets the SSH keys')
+    .option('--title <text>', 'what people see; the id when absent')
+    .addOption(new Option('--network <how>', 'how the guest is told its address').choices(['static', 'dhcp']))
+    .addOption(new Option('--datasource <where>', 'where cloud-init finds its seed').choices(['disk', 'network']))
+  withOutput(withMetadata(create)).action(async (flags: CreateFlags, command: Command) => {
+    const session = openSession(io, command)
+    const { id, url, sha256, minDiskGb, defaultUser, title, network, datasource } = flags
+    const spec = {
+      ...{ source_url: url, sha256, min_disk_gb: minDiskGb, default_user: defaultUser },
+      ...(title === undefined ? {} : { title }),
+      ...(network === undefined ? {} : { network }),
+      ...(datasource === undefined ? {} : { datasource }),
+    }
+    const body = { ...metadataOf(flags), id, spec }
+    const image = await call(session, session.client.POST('/v1/images', { body }))
+    print(io, flags, image, () => renderTable(columns(io.now()), [image]))
+  })
+  withExamples(create, [
+    'berth image create --id team-base --url https://images.example/base.qcow2 --sha256 HEX --min-disk-gb 4 --default-user admin',
+  ])
+}
+
+function get(session: Session, id: string) {
+  return callForAnswer(session, session.client.GET('/v1/images/{id}', { params: { path: { id } } }))
+}
+
+function sizeOf({ status }: Image): string {
+  return formatMib(status.state === 'downloading' ? status.received_bytes : status.size_bytes)
+}

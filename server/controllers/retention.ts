@@ -1,0 +1,94 @@
+import { hasEnded } from '@berth/contract/operations.ts'
+import type { Context } from '../context.ts'
+import { expireOperation } from '../domain/instances/settlement.ts'
+import { deleteOldEvents, hasEventBefore } from '../store/events.ts'
+import { listNewlySilentHosts, updateSilent } from '../store/hosts/hosts.ts'
+import { deleteOldIdempotencyKeys, listOldIdempotencyKeys } from '../store/idempotency-keys.ts'
+import { deleteInstance, findInstance, listExpiredInstances } from '../store/instances/instances.ts'
+import { deleteOperations, getOperation, listOldOperations, listOverdueOperations } from '../store/operations.ts'
+import type { ControllerPass } from './driver.ts'
+
+const batchSize = 100
+
+/** Rows of no more use that one pass removes; the next one goes on. */
+const sweepSize = 5000
+
+/**
+ * What time alone brings about: operations past their deadline end, hosts fall silent, tombstones and old operations are
+ * removed.
+ * Everything else follows from a report in the transaction that stores it (domain/instances/settlement.ts).
+ */
+export function lifecyclePass(ctx: Context): ControllerPass {
+  const startedAt = ctx.now()
+  return async () => {
+    const silent = await noteSilentHosts(ctx, startedAt)
+    const overdue = await expireOverdue(ctx)
+    const tombstones = await removeTombstones(ctx)
+    const operations = await removeOldOperations(ctx)
+    const keys = await removeOldKeys(ctx)
+    const events = await removeOldEvents(ctx)
+    if (silent + overdue + tombstones + operations + keys + events === 0) return null
+    return (
+      `${silent} hosts fell silent, ended ${overdue} overdue operations, removed ${tombstones} tombstones, ${operations} old operations, ` +
+      `${keys} idempotency keys and ${events} events`
+    )
+  }
+}
+
+/**
+ * Tell once of each host of which nothing was heard for so long that it counts as unreachable (`isReady` in
+ * domain/hosts/hosts.ts); its next report tells that it is back. A server that has just started has not listened yet: hosts
+ * get the same time again from its start, else every restart would tell of all of them.
+ */
+async function noteSilentHosts(ctx: Context, startedAt: number): Promise<number> {
+  const heard = ctx.now() - ctx.settings.hostUnreachableMs
+  if (heard < startedAt) return 0
+  for (let told = 0; ; ) {
+    if ((await listNewlySilentHosts(ctx.store.read, heard, 1)).length === 0) return told
+    told += await ctx.store.write(async (tx) => {
+      const hosts = await listNewlySilentHosts(tx.db, heard, batchSize)
+      for (const host of hosts) await updateSilent(tx, host)
+      return hosts.length
+    })
+  }
+}
+
+async function expireOverdue(ctx: Context): Promise<number> {
+  const overdue = await listOverdueOperations(ctx.store.read, ctx.now(), batchSize)
+  for (const { id } of overdue) {
+    await ctx.store.write(async (tx) => {
+      const operation = await getOperation(tx.db, id)
+      if (hasEnded(operation.status)) return // it ended since it was listed
+      await expireOperation(tx, await findInstance(tx.db, operation.resource_id), operation, ctx.now())
+    })
+  }
+  return overdue.length
+}
+
+async function removeTombstones(ctx: Context): Promise<number> {
+  const before = ctx.now() - ctx.settings.tombstoneMs
+  const ids = await listExpiredInstances(ctx.store.read, before, batchSize)
+  for (const id of ids) await ctx.store.write((tx) => deleteInstance(tx, id))
+  return ids.length
+}
+
+async function removeOldOperations(ctx: Context): Promise<number> {
+  const ids = await listOldOperations(ctx.store.read, ctx.now() - ctx.settings.operationMs, sweepSize)
+  if (ids.length === 0) return 0 // an idle server writes nothing
+  await ctx.store.write((tx) => deleteOperations(tx, ids))
+  return ids.length
+}
+
+async function removeOldKeys(ctx: Context): Promise<number> {
+  const before = ctx.now() - ctx.settings.idempotencyKeyMs
+  const keys = await listOldIdempotencyKeys(ctx.store.read, before, sweepSize)
+  if (keys.length === 0) return 0
+  await ctx.store.write((tx) => deleteOldIdempotencyKeys(tx, keys, before))
+  return keys.length
+}
+
+async function removeOldEvents(ctx: Context): Promise<number> {
+  const before = ctx.now() - ctx.settings.eventMs
+  if (!(await hasEventBefore(ctx.store.read, before))) return 0
+  return ctx.store.write((tx) => deleteOldEvents(tx.db, before, sweepSize))
+}

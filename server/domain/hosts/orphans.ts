@@ -1,0 +1,25 @@
+import type { OrphanList } from '@berth/contract/hosts/orphans.ts'
+import { toRfc3339 } from '@berth/contract/units.ts'
+import type { Context } from '../../context.ts'
+import { checks, listHostAudits } from '../../store/hosts/orphans.ts'
+
+/** Orphans of one kind in the database that are told of at a time. */
+const mostOfAKind = 100
+
+/** How long after its time an idempotency key may still be there, milliseconds: the sweep takes its time, too. */
+const sweepMs = 60_000
+
+/**
+ * What exists and nothing explains: in the database as it is now, and on each host as it last told. Empty unless
+ * something went wrong.
+ */
+export async function readOrphans(ctx: Context): Promise<OrphanList> {
+  const { read } = ctx.store
+  const limits = { keysBefore: ctx.now() - ctx.settings.idempotencyKeyMs - sweepMs }
+  const items: OrphanList['items'] = []
+  for (const check of checks) items.push(...(await check(read, limits, mostOfAKind)))
+  const audits = await listHostAudits(read)
+  for (const { host_id, orphans } of audits) items.push(...orphans.map((orphan) => ({ ...orphan, host_id })))
+  const hosts = audits.map(({ host_id, audited_at: at }) => ({ host_id, audited_at: at === null ? '' : toRfc3339(at) }))
+  return { items, hosts }
+}

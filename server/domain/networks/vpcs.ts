@@ -1,0 +1,74 @@
+import { newId } from '@berth/contract/ids.ts'
+import type { Vpc, VpcCreate, VpcPatch } from '@berth/contract/networks/vpcs.ts'
+import { ApiError, inUse, validationError } from '../../api-error.ts'
+import type { Context } from '../../context.ts'
+import type { Page } from '../../store/instances/list.ts'
+import { updateResourceMetadata } from '../../store/labels.ts'
+import { listSubnetsOfVpcs } from '../../store/networks/subnets.ts'
+import {
+  type CountedVpc,
+  deleteVpc as deleteVpcRow,
+  findVpc,
+  getVpc,
+  insertVpc,
+  listVpcs,
+} from '../../store/networks/vpcs.ts'
+import type { ResourceFilter } from '../../store/resource-list.ts'
+import type { Transaction } from '../../store/store.ts'
+import { checkIfMatch, etagOf } from '../if-match.ts'
+import { metadataDocument, patchedMetadata } from '../labels.ts'
+import { cidrFault } from './cidr.ts'
+
+/** Make a VPC; any two may have the same CIDR. */
+export async function createVpc(ctx: Context, tx: Transaction, body: VpcCreate): Promise<Vpc> {
+  const fault = cidrFault(body.spec.cidr)
+  if (fault !== null) throw validationError([{ pointer: '/spec/cidr', message: fault }])
+  const id = body.id ?? newId('vpc', ctx.now())
+  if ((await findVpc(tx.db, id)) !== null) throw new ApiError('already_exists', `There is a VPC ${id} already.`)
+  await insertVpc(tx, {
+    id,
+    name: body.metadata?.name ?? id,
+    labels: body.metadata?.labels ?? {},
+    created_at: ctx.now(),
+    cidr: body.spec.cidr,
+    is_default: 0,
+  })
+  return document(await getVpc(tx.db, id))
+}
+
+export async function readVpc(ctx: Context, id: string): Promise<Vpc> {
+  return document(await getVpc(ctx.store.read, id))
+}
+
+export async function readVpcs(ctx: Context, filter: ResourceFilter, page: Page): Promise<Vpc[]> {
+  return (await listVpcs(ctx.store.read, filter, page)).map(document)
+}
+
+/** Change a VPC's name and labels. */
+export async function patchVpc(ctx: Context, id: string, body: VpcPatch, ifMatch: string | undefined): Promise<Vpc> {
+  return ctx.store.write(async (tx) => {
+    const vpc = await getVpc(tx.db, id)
+    checkIfMatch(ifMatch, etagOf(vpc.generation))
+    await updateResourceMetadata(tx, 'vpcs', vpc, patchedMetadata(vpc, body.metadata))
+    return document(await getVpc(tx.db, id))
+  })
+}
+
+/** Remove a VPC that has no subnet. */
+export async function deleteVpc(ctx: Context, id: string): Promise<void> {
+  await ctx.store.write(async (tx) => {
+    await getVpc(tx.db, id)
+    const subnets = (await listSubnetsOfVpcs(tx.db, [id])).map((subnet) => subnet.id)
+    if (subnets.length > 0) throw inUse(`VPC ${id}`, subnets)
+    await deleteVpcRow(tx, id)
+  })
+}
+
+function document(vpc: CountedVpc): Vpc {
+  return {
+    id: vpc.id,
+    metadata: metadataDocument(vpc),
+    spec: { cidr: vpc.cidr },
+    status: { subnets: vpc.subnets, instances: vpc.instances },
+  }
+}
