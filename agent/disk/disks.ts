@@ -15,8 +15,8 @@ export const diskFiles = (directory: string) => ({
 
 /**
  * Have the root disk of an instance: a qcow2 overlay of `diskGb` GiB on the image. The image is hard-linked beside it,
- * so the instance keeps the very bytes it was made from when the image is replaced (docs/decisions/0003). A disk that
- * exists is left as it is. Throws HostError disk_failed.
+ * so the instance keeps the very bytes it was made from when the image is replaced (docs/decisions/0003). The image
+ * itself is not opened. A disk that exists is left as it is. Throws HostError disk_failed.
  */
 export async function ensureOverlay(
   directory: string,
@@ -31,22 +31,10 @@ export async function ensureOverlay(
     await rm(partial, { force: true })
     await rm(files.base, { force: true }) // without a disk nothing depends on it
     await link(imageFile, files.base)
-    await runCommand(
-      [
-        'qemu-img',
-        'create',
-        '-q',
-        '-f',
-        'qcow2',
-        '-F',
-        'qcow2',
-        '-b',
-        'base.qcow2',
-        'disk.qcow2.partial',
-        `${diskGb}G`,
-      ],
-      { cwd: directory, ...options },
-    )
+    // -u: this runs as root, and what is in the image was written by guests and strangers. QEMU opens it, confined.
+    const backing = ['-u', '-F', 'qcow2', '-b', 'base.qcow2']
+    const argv = ['qemu-img', 'create', '-q', '-f', 'qcow2', ...backing, 'disk.qcow2.partial', `${diskGb}G`]
+    await runCommand(argv, { cwd: directory, ...options })
     await renameDurably(partial, files.disk)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
