@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { access } from 'node:fs/promises'
 import { delimiter, isAbsolute, join } from 'node:path'
 import type { HostPackage } from '@berth/images/host-packages.ts'
@@ -44,12 +45,47 @@ export async function missingPackages(packages: readonly HostPackage[]): Promise
   })
 }
 
-/** The command that installs packages, to run or to show. */
-export function installArgv(packages: readonly HostPackage[]): string[] {
+/**
+ * Have packages on this machine: says what is missing and what for and, as root, installs it with apt-get, whose output
+ * goes to standard error. Gives what is missing still, because only root can install it; empty when all are there.
+ * Throws when apt-get fails or does not bring a program.
+ */
+export async function ensurePackages(
+  packages: readonly HostPackage[],
+  { say, isRoot = process.getuid?.() === 0 }: { say: (line: string) => void; isRoot?: boolean },
+): Promise<readonly HostPackage[]> {
+  const missing = await missingPackages(packages)
+  if (missing.length === 0) return []
+  say('Berth needs these system packages:\n')
+  for (const { name, reason } of missing) say(`  ${name.padEnd(24)} ${reason}`)
+  if (!isRoot) {
+    say(`\nOnly root can install them. Run this, then start again:\n\n  ${renderInstallCommand(missing)}\n`)
+    return missing
+  }
+  say('\nInstalling them with apt-get ...')
+  apt(['apt-get', 'update', '-q'])
+  apt(installArgv(missing))
+  const still = await missingPackages(missing)
+  if (still.length > 0) throw new Error(`apt-get did not bring ${still.map((each) => each.provides).join(', ')}`)
+  return []
+}
+
+function apt(argv: readonly string[]): void {
+  const [command = '', ...args] = argv
+  const lockWait = ['-o', 'DPkg::Lock::Timeout=300'] // another one may be installing just now
+  const { status, error } = spawnSync(command, [...lockWait, ...args], {
+    stdio: ['ignore', 2, 2],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  })
+  if (error !== undefined) throw new Error(`${argv.join(' ')} cannot be run: ${error.message}`, { cause: error })
+  if (status !== 0) throw new Error(`${argv.join(' ')} failed with ${status}`)
+}
+
+function installArgv(packages: readonly HostPackage[]): string[] {
   return ['apt-get', 'install', '-y', '--no-install-recommends', ...packages.map((each) => each.name)]
 }
 
-/** The same as one line for a person's shell. */
+/** The command that installs packages, as one line for a person's shell. */
 export function renderInstallCommand(packages: readonly HostPackage[]): string {
   return `sudo apt-get update && sudo ${installArgv(packages).join(' ')}`
 }

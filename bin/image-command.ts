@@ -1,10 +1,11 @@
 import { basename, resolve } from 'node:path'
+import { CliError, exitCodes } from '@berth/cli/exit-codes.ts'
 import { imageIdPattern } from '@berth/contract/images/images.ts'
 import { hostPackages } from '@berth/images/host-packages.ts'
 import { recipeIds } from '@berth/images/recipe.ts'
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
 import { dataPaths } from './data-directory.ts'
-import { missingPackages, renderInstallCommand } from './host-packages.ts'
+import { ensurePackages } from './host-packages.ts'
 import { interruption } from './process/interruption.ts'
 
 const dataDirOption = () =>
@@ -14,7 +15,7 @@ const dataDirOption = () =>
 export function addHostImageCommands(image: Command): void {
   image
     .command('build')
-    .description('build an image from Debian packages on this host')
+    .description('build an image from Debian packages on this host; installs what that takes. Needs root')
     .addHelpText(
       'after',
       '\nExamples:\n  berth image build debian-12\n  sudo berth image build micro --data-dir /var/lib/berth',
@@ -24,9 +25,10 @@ export function addHostImageCommands(image: Command): void {
     .addOption(new Option('--mirror <url>', 'Debian mirror to take packages from').env('BERTH_DEBIAN_MIRROR'))
     .action(async (recipe: (typeof recipeIds)[number], flags: { dataDir: string; mirror?: string }) => {
       const { buildImage } = await import('@berth/images/build.ts')
-      const missing = await missingPackages(hostPackages[recipe])
-      if (missing.length > 0)
-        throw new Error(`packages are missing; install them with:\n  ${renderInstallCommand(missing)}`)
+      if (process.getuid?.() !== 0) {
+        throw new CliError(exitCodes.needsRoot, `building an image needs root: sudo berth image build ${recipe}`)
+      }
+      await ensurePackages(hostPackages[recipe], { say: (line) => process.stderr.write(`${line}\n`) })
       const built = await buildImage(recipe, {
         imagesDirectory: dataPaths(resolve(flags.dataDir)).images,
         signal: interruption(),

@@ -4,13 +4,7 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { hostPackages } from '@berth/images/host-packages.ts'
 import { dataPaths } from '../bin/data-directory.ts'
-import {
-  installArgv,
-  missingPackages,
-  renderInstallCommand,
-  runtimePackages,
-  testPackages,
-} from '../bin/host-packages.ts'
+import { ensurePackages, runtimePackages, testPackages } from '../bin/host-packages.ts'
 
 /**
  * Bring a fresh Debian or Ubuntu machine to where `berth dev` and the tests can run: system packages and the small
@@ -39,34 +33,8 @@ if (mode === 'test') {
 
 /** True when everything is there afterwards. */
 async function installPackages(): Promise<boolean> {
-  const missing = await missingPackages([
-    ...runtimePackages,
-    ...hostPackages.micro,
-    ...(mode === 'test' ? testPackages : []),
-  ])
-  if (missing.length === 0) return true
-  console.log('Berth needs these system packages:\n')
-  for (const { name, reason } of missing) console.log(`  ${name.padEnd(24)} ${reason}`)
-  if (!isRoot) {
-    console.log(`\nOnly root can install them. Run this, then start again:\n\n  ${renderInstallCommand(missing)}\n`)
-    return false
-  }
-  console.log('\nInstalling them with apt-get ...')
-  apt(['apt-get', 'update', '-q'])
-  apt(installArgv(missing))
-  const still = await missingPackages(missing)
-  if (still.length > 0) throw new Error(`apt-get did not bring ${still.map((each) => each.provides).join(', ')}`)
-  return true
-}
-
-function apt(argv: readonly string[]): void {
-  const [command = '', ...args] = argv
-  const lockWait = ['-o', 'DPkg::Lock::Timeout=300']
-  const { status } = spawnSync(command, [...lockWait, ...args], {
-    stdio: ['ignore', 'inherit', 'inherit'],
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-  })
-  if (status !== 0) throw new Error(`${argv.join(' ')} failed with ${status}`)
+  const packages = [...runtimePackages, ...hostPackages.micro, ...(mode === 'test' ? testPackages : [])]
+  return (await ensurePackages(packages, { say: (line) => console.log(line) })).length === 0
 }
 
 async function ensureMicro(data: string): Promise<void> {
