@@ -24,6 +24,7 @@ import { enforceLimits } from './connection-limits.ts'
 import { parseJsonBody } from './json-body.ts'
 import { openapiOptions } from './openapi.ts'
 import { seldom } from './seldom.ts'
+import { serializersOnDemand } from './serialization.ts'
 import { trackRequests } from './tracking.ts'
 import { requestError, useStrictValidation } from './validation.ts'
 
@@ -66,6 +67,7 @@ export async function buildHttp(
       return sendError(error, request, reply)
     },
     forceCloseConnections: true,
+    schemaController: { compilersFactory: { buildSerializer: serializersOnDemand } },
     clientErrorHandler: (error, socket) => {
       metrics.unreadableRequests.inc()
       answerUnreadable(error, socket)
