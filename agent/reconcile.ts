@@ -1,5 +1,6 @@
-import type { Desired, DesiredInstance, Observed, ObservedPower } from '@berth/contract/hosts/agent-protocol.ts'
+import type { Desired, DesiredInstance, Observed } from '@berth/contract/hosts/agent-protocol.ts'
 import { maxSlots } from '@berth/contract/hosts/names.ts'
+import type { ObservedPower } from '@berth/contract/instances/states.ts'
 import type { Logger } from 'pino'
 import type { AgentSettings } from './config.ts'
 import type { ReadyMarker } from './console/ready-marker.ts'

@@ -5,7 +5,7 @@ import { defaultSettings } from './config.ts'
 import type { Context } from './context.ts'
 import { type Controller, startController } from './controllers/driver.ts'
 import { placementPass } from './controllers/placement.ts'
-import { lifecyclePass } from './controllers/retention.ts'
+import { retentionPass } from './controllers/retention.ts'
 import { DocumentCache } from './document-cache.ts'
 import { ensureExampleResources } from './domain/example-resources.ts'
 import { registerHosts } from './domain/hosts/reports.ts'
@@ -65,7 +65,7 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   const about = { periodMs: settings.controllerPeriodMs, log, metrics }
   const controllers: Controller[] = [
     startController('placement', about, placementPass(ctx)),
-    startController('lifecycle', about, lifecyclePass(ctx)),
+    startController('retention', about, retentionPass(ctx)),
   ]
   const stopWaking = store.onChange(() => controllers[0]?.wake())
 

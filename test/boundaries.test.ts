@@ -20,14 +20,14 @@ const allowed: Record<string, readonly string[]> = {
 
 const isTest = (file: string) => /\.test\.ts$|\/testing\/|^test\//.test(file)
 
-describe('import boundaries', () => {
-  const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '*.ts', '*.tsx'], {
-    cwd: root,
-    encoding: 'utf8',
-  })
-    .split('\n')
-    .filter((file) => file.includes('/') && !isTest(file))
+const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '*.ts', '*.tsx'], {
+  cwd: root,
+  encoding: 'utf8',
+})
+  .split('\n')
+  .filter((file) => file.includes('/') && !isTest(file))
 
+describe('import boundaries', () => {
   test('there are files to look at', () => {
     expect(files.length).toBeGreaterThan(50)
   })
@@ -53,10 +53,99 @@ describe('import boundaries', () => {
   })
 })
 
-function importedRooms(file: string): string[] {
+/** The server's rooms from the top down: each may import those below it. What lies loose in server/ is for all of them. */
+const serverLayers = ['routes', 'controllers', 'http', 'metrics', 'domain', 'feed', 'store']
+
+/** The agent's rooms that know nothing of instances: what a host has, for all the others. */
+const agentGround = ['sys']
+
+describe('within a room', () => {
+  test('no imports go in a circle', () => {
+    expect(circles(new Map(files.map((file) => [file, importedFiles(file)])))).toEqual([])
+  })
+
+  test('a circle is found', () => {
+    const graph = new Map([
+      ['a', ['b']],
+      ['b', ['c', 'd']],
+      ['c', ['a']],
+      ['d', []],
+    ])
+    expect(circles(graph)).toEqual([['a', 'b', 'c']])
+  })
+
+  test("the server's imports go down", () => {
+    const layer = (file: string) => serverLayers.indexOf(/^server\/([a-z]+)\//.exec(file)?.[1] ?? '')
+    const climbing = imports('server').filter(([from, to]) => {
+      if (to === 'server/main.ts') return true
+      return layer(from) !== -1 && layer(to) !== -1 && layer(to) < layer(from)
+    })
+    expect(climbing, serverLayers.join(' → ')).toEqual([])
+  })
+
+  test("the agent's ground imports nothing that stands on it", () => {
+    const onGround = (file: string) => agentGround.some((room) => file.startsWith(`agent/${room}/`))
+    expect(imports('agent').filter(([from, to]) => onGround(from) && !onGround(to))).toEqual([])
+  })
+
+  test('every room of the server has its place in the order', () => {
+    const rooms = new Set(files.flatMap((file) => /^server\/([a-z]+)\//.exec(file)?.[1] ?? []))
+    expect([...rooms].filter((room) => !serverLayers.includes(room))).toEqual([])
+  })
+})
+
+/** Each import of one file of a room by another of it. */
+function imports(room: string): [from: string, to: string][] {
+  const inside = files.filter((file) => file.startsWith(`${room}/`))
+  return inside.flatMap((from) =>
+    importedFiles(from)
+      .filter((to) => to.startsWith(`${room}/`))
+      .map((to): [string, string] => [from, to]),
+  )
+}
+
+/** Files of the tree that import each other, directly or by way of others; Tarjan's strongly connected components. */
+function circles(graph: ReadonlyMap<string, readonly string[]>): string[][] {
+  const number = new Map<string, number>()
+  const open: string[] = []
+  const found: string[][] = []
+  const visit = (file: string): number => {
+    number.set(file, number.size)
+    let low = number.size - 1
+    open.push(file)
+    for (const next of graph.get(file) ?? []) {
+      if (!number.has(next)) low = Math.min(low, visit(next))
+      else if (open.includes(next)) low = Math.min(low, number.get(next) ?? low)
+    }
+    if (low === number.get(file)) {
+      const component = open.splice(open.indexOf(file))
+      if (component.length > 1) found.push(component.sort())
+    }
+    return low
+  }
+  for (const file of graph.keys()) if (!number.has(file)) visit(file)
+  return found
+}
+
+/** Where the imports of a file lead, within the tree. Those that load at run time only when asked for count as well. */
+function importedFiles(file: string): string[] {
+  return specifiers(file)
+    .map((specifier) => {
+      if (specifier.startsWith('@berth/')) return specifier.slice('@berth/'.length)
+      return specifier.startsWith('.') ? relative(root, join(root, dirname(file), specifier)) : ''
+    })
+    .filter((imported) => imported !== '')
+}
+
+function specifiers(file: string): string[] {
   const text = readFileSync(join(root, file), 'utf8')
-  const specifiers = [...text.matchAll(/(?:from|import)\s*\(?\s*['"]([^'"]+)['"]/g)].map((match) => match[1] ?? '')
-  return specifiers.map((specifier) => roomOf(specifier, file)).filter((room) => room !== null)
+  return [...text.matchAll(/(?:from|import)\s*\(?\s*['"]([^'"]+)['"]/g)].map((match) => match[1] ?? '')
+}
+
+function importedRooms(file: string): string[] {
+  return specifiers(file)
+    .map((specifier) => roomOf(specifier, file))
+    .filter((room) => room !== null)
 }
 
 /** The room a specifier leads to from a file, or null when it leaves the tree. */

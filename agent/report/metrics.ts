@@ -1,9 +1,5 @@
-import {
-  networkObjects,
-  type ObservedPower,
-  type ObservedStep,
-  observedPowers,
-} from '@berth/contract/hosts/agent-protocol.ts'
+import { networkObjects, type ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
+import { type ObservedPower, observedPowers } from '@berth/contract/instances/states.ts'
 import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
 import { stepNames } from '@berth/contract/operations.ts'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'

@@ -1,24 +1,7 @@
-import type { AgentSettings } from '@berth/agent/config.ts'
-import type { PublicPoolConfig } from '@berth/server/config.ts'
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import type { DevFlags } from './flags.ts'
 import { parseInterface, parsePublicPool } from './public-network.ts'
 import { parseStepDeadlines } from './step-deadlines.ts'
-
-/** What the flags of `berth dev` say. */
-export interface DevFlags {
-  listen: { host: string; port: number }
-  dataDir: string
-  hypervisor: 'qemu' | 'simulated'
-  database?: string
-  imageCatalogue?: string
-  allowPrivateImageSources: boolean
-  publicPool?: PublicPoolConfig[]
-  publicInterface?: string
-  stepDeadlines?: AgentSettings['deadlinesMs']
-  logLevel: string
-  down: boolean
-  purge: boolean
-}
 
 /** `berth dev`: everything on this machine in one process. */
 export function addDevCommand(program: Command): void {

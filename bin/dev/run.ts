@@ -17,8 +17,8 @@ import { createLogger } from '../process/log.ts'
 import { removeRuntime } from '../process/runtime.ts'
 import { standardError } from '../process/standard-error.ts'
 import { renderBanner } from './banner.ts'
-import type { DevFlags } from './command.ts'
 import { type RunningDev, startDev } from './dev.ts'
+import type { DevFlags } from './flags.ts'
 import { defaultPublicPools } from './public-network.ts'
 
 /** Exit code of a command that only root can run (sysexits.h, EX_NOPERM). */

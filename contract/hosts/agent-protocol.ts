@@ -2,6 +2,7 @@ import Type, { type Static } from 'typebox'
 import { chosenIdPattern, generatedIdPattern } from '../ids.ts'
 import { CatalogueImage, HostImage, ImageId, RegisteredSha256 } from '../images/images.ts'
 import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from '../instances/instances.ts'
+import { observedPowers } from '../instances/states.ts'
 import { ObservedUsage } from '../instances/usage.ts'
 import { PolicyGroup } from '../networks/policy.ts'
 import { stepNames, stepStatuses } from '../operations.ts'
@@ -129,10 +130,6 @@ export const Desired = Type.Object(
   strict,
 )
 export type Desired = Static<typeof Desired>
-
-/** What the VMM of an instance does; `absent` means that nothing of the instance is left on the host. */
-export const observedPowers = ['starting', 'running', 'shutting_down', 'off', 'absent'] as const
-export type ObservedPower = (typeof observedPowers)[number]
 
 /** Who ended the last run of the VMM. */
 export const offCauses = ['', 'host', 'guest', 'crash'] as const

@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest'
-import { observedPowers } from '../hosts/agent-protocol.ts'
-import { type DesiredPower, instanceState, instanceStates, permittedActions } from './states.ts'
+import { type DesiredPower, instanceState, instanceStates, observedPowers, permittedActions } from './states.ts'
 
 // the table of the design, in the order of `observed`; the instance is placed
 const observed = [null, 'starting', 'running', 'shutting_down', 'off', 'absent'] as const

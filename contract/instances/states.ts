@@ -1,7 +1,9 @@
-import type { ObservedPower } from '../hosts/agent-protocol.ts'
-
 /** What the caller wants of an instance. */
 export type DesiredPower = 'running' | 'stopped' | 'deleted'
+
+/** What the VMM of an instance does; `absent` means that nothing of the instance is left on the host. */
+export const observedPowers = ['starting', 'running', 'shutting_down', 'off', 'absent'] as const
+export type ObservedPower = (typeof observedPowers)[number]
 
 /** The public states; there is no other value. */
 export const instanceStates = ['provisioning', 'running', 'stopping', 'stopped', 'terminated'] as const

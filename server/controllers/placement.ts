@@ -11,7 +11,7 @@ import {
   updatePlacement,
   updateRefusal,
 } from '../store/instances/instances.ts'
-import type { Transaction } from '../store/store.ts'
+import type { Transaction } from '../store/transaction.ts'
 import type { ControllerPass } from './driver.ts'
 
 const batchSize = 100

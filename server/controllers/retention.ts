@@ -18,7 +18,7 @@ const sweepSize = 5000
  * removed.
  * Everything else follows from a report in the transaction that stores it (domain/instances/settlement.ts).
  */
-export function lifecyclePass(ctx: Context): ControllerPass {
+export function retentionPass(ctx: Context): ControllerPass {
   const startedAt = ctx.now()
   return async () => {
     const silent = await noteSilentHosts(ctx, startedAt)

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { deleteIdempotencyKey, findIdempotencyKey, insertIdempotencyKey } from '../store/idempotency-keys.ts'
-import type { Transaction } from '../store/store.ts'
+import type { Transaction } from '../store/transaction.ts'
 
 /** What a POST is answered with. */
 export interface PostAnswer {

@@ -5,7 +5,7 @@ import { findSshKey, insertSshKey } from '../store/instances/ssh-keys.ts'
 import { findSecurityGroup, insertSecurityGroup } from '../store/networks/security-groups.ts'
 import { findSubnet, insertSubnet } from '../store/networks/subnets.ts'
 import { findVpc, insertVpc } from '../store/networks/vpcs.ts'
-import type { Transaction } from '../store/store.ts'
+import type { Transaction } from '../store/transaction.ts'
 import { parsePublicKey } from './instances/ssh-keys.ts'
 import { firstOffset } from './networks/cidr.ts'
 

@@ -16,10 +16,10 @@ import {
   listOpenOperations,
   listOperations,
   type OperationFilter,
-  type StoredOperation,
   updateOperation,
 } from '../store/operations.ts'
-import type { Transaction } from '../store/store.ts'
+import type { StoredOperation } from '../store/schema.ts'
+import type { Transaction } from '../store/transaction.ts'
 
 /** The steps each type of operation goes through, in order. */
 const stepsOf = {

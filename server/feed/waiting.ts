@@ -1,5 +1,6 @@
 import { ApiError } from '../api-error.ts'
-import type { Reader, Store } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
+import type { Reader } from '../store/transaction.ts'
 
 /** Counts the clients that wait, each of which costs memory for as long as it likes. */
 export class WaitSlots {

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, type Metric, Registry } from 'prom-client'
 import type { CommitFacts, StoreObserver } from '../store/observer.ts'
-import type { StoredOperation } from '../store/operations.ts'
+import type { StoredOperation } from '../store/schema.ts'
 import { RequestDurations } from './request-durations.ts'
 
 /** Why a request is not answered at once: it waits for a target, it is a host's long poll, or it is an event stream. */

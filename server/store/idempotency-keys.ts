@@ -1,5 +1,5 @@
 import type { IdempotencyKeyRow } from './schema.ts'
-import type { Reader, Transaction } from './store.ts'
+import type { Reader, Transaction } from './transaction.ts'
 
 /** The answer that is bound to an idempotency key, or null. */
 export async function findIdempotencyKey(db: Reader, key: string): Promise<IdempotencyKeyRow | null> {

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { UpdateResult } from 'kysely'
 import { ApiError } from '../api-error.ts'
-import type { Transaction } from './store.ts'
+import type { Transaction } from './transaction.ts'
 
 /** The smaller resources of which a caller may change name and labels alone, by their tables. */
 const resources = { vpcs: 'vpc', ssh_keys: 'ssh_key', images: 'image' } as const

@@ -1,4 +1,4 @@
-import type { StoredOperation } from './operations.ts'
+import type { StoredOperation } from './schema.ts'
 
 /** One commit that went through. */
 export interface CommitFacts {

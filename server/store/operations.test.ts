@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { deleteOldEvents, eventRange, hasEventBefore, insertEvents, listEvents, mergeChange } from './events.ts'
+import { mergeChange } from './change.ts'
+import { deleteOldEvents, eventRange, hasEventBefore, insertEvents, listEvents } from './events.ts'
 import {
   deleteIdempotencyKey,
   deleteOldIdempotencyKeys,
@@ -16,9 +17,9 @@ import {
   listOpenOperations,
   listOperations,
   listOverdueOperations,
-  type StoredOperation,
   updateOperation,
 } from './operations.ts'
+import type { StoredOperation } from './schema.ts'
 import type { Store } from './store.ts'
 import { engines } from './testing/engines.ts'
 import { storedOperation } from './testing/instances.ts'

@@ -1,33 +1,9 @@
-import type {
-  OperationError,
-  OperationStatus,
-  OperationType,
-  StepName,
-  StepStatus,
-} from '@berth/contract/operations.ts'
+import type { OperationStatus, OperationType } from '@berth/contract/operations.ts'
 import { ApiError } from '../api-error.ts'
+import type { Change } from './change.ts'
 import { insertRow, prepare } from './engine/prepared.ts'
-import type { Change } from './events.ts'
-import type { OperationRow } from './schema.ts'
-import type { Reader, Transaction } from './store.ts'
-
-/** A step as stored; times are milliseconds UTC. */
-export interface StoredStep {
-  name: StepName
-  status: StepStatus
-  attempt: number
-  started_at: number | null
-  finished_at: number | null
-  error: { code: string; message: string } | null
-}
-
-/** An operation as stored, its JSON columns parsed. */
-export interface StoredOperation extends Omit<OperationRow, 'type' | 'status' | 'steps' | 'error'> {
-  type: OperationType
-  status: OperationStatus
-  steps: StoredStep[]
-  error: OperationError | null
-}
+import type { OperationRow, StoredOperation } from './schema.ts'
+import type { Reader, Transaction } from './transaction.ts'
 
 /** The operation. Throws not_found. */
 export async function getOperation(db: Reader, id: string): Promise<StoredOperation> {

@@ -34,10 +34,11 @@ import {
   updateSubnet,
 } from './networks/subnets.ts'
 import { deleteVpc, findVpc, getVpc, insertVpc, listVpcs, listVpcsById } from './networks/vpcs.ts'
-import type { Reader, Store, Transaction } from './store.ts'
+import type { Store } from './store.ts'
 import { engines } from './testing/engines.ts'
 import { storedInstance } from './testing/instances.ts'
 import { storesOn } from './testing/stores.ts'
+import type { Reader, Transaction } from './transaction.ts'
 
 const common = (id: string) => ({ id, name: id, labels: {}, created_at: 1_800_000_000_000 })
 

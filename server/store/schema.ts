@@ -1,3 +1,10 @@
+import type {
+  OperationError,
+  OperationStatus,
+  OperationType,
+  StepName,
+  StepStatus,
+} from '@berth/contract/operations.ts'
 import type { Generated } from 'kysely'
 
 /**
@@ -163,7 +170,7 @@ export interface PublicAddressRow {
 }
 
 /**
- * An instance. Intent (`desired` … `reboot_grace_seconds`) is written by the domain and the lifecycle controller,
+ * An instance. Intent (`desired` … `reboot_grace_seconds`) is written by the domain and the settlement of reports,
  * placement (`host_id`, `scheduled_at`, `refusal`) by the placement controller, `report` by the agent's route.
  */
 export interface InstanceRow {
@@ -241,6 +248,24 @@ export interface OperationRow {
   created_at: number
   deadline_at: number
   finished_at: number | null
+}
+
+/** A step as stored; times are milliseconds UTC. */
+export interface StoredStep {
+  name: StepName
+  status: StepStatus
+  attempt: number
+  started_at: number | null
+  finished_at: number | null
+  error: { code: string; message: string } | null
+}
+
+/** An operation as stored, its JSON columns parsed. */
+export interface StoredOperation extends Omit<OperationRow, 'type' | 'status' | 'steps' | 'error'> {
+  type: OperationType
+  status: OperationStatus
+  steps: StoredStep[]
+  error: OperationError | null
 }
 
 export interface ConsoleChunkRow {

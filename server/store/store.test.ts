@@ -1,8 +1,9 @@
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { ApiError } from '../api-error.ts'
-import { Store, type Transaction } from './store.ts'
+import { Store } from './store.ts'
 import { engines, type TestDatabase } from './testing/engines.ts'
+import type { Transaction } from './transaction.ts'
 
 async function insertVpc(tx: Transaction, id: string): Promise<void> {
   const row = { id, name: 'test', labels: '{}', created_at: 0, cidr: '10.0.0.0/16', is_default: 0, generation: 1 }

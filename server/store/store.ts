@@ -1,10 +1,11 @@
-import { CompiledQuery, type Kysely, sql } from 'kysely'
+import { CompiledQuery, sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
 import { ApiError } from '../api-error.ts'
+import { type Change, eventType, mergeChange } from './change.ts'
 import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engine/engine.ts'
 import { openPostgres, postgresColumnTypes } from './engine/postgres.ts'
 import { openSqlite, sqliteColumnTypes } from './engine/sqlite.ts'
-import { type Change, eventType, insertEvents, mergeChange } from './events.ts'
+import { insertEvents } from './events.ts'
 import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
 import { images } from './migrations/0003-images.ts'
@@ -12,21 +13,7 @@ import { hostUsage } from './migrations/0004-host-usage.ts'
 import { publicAddresses } from './migrations/0005-public-addresses.ts'
 import { repairsAndAudits } from './migrations/0006-repairs-and-audits.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
-import type { Database } from './schema.ts'
-
-/** Reads: a Kysely over the tables. Inside `Store.write` it sees the caller's own writes. */
-export type Reader = Kysely<Database>
-
-/** One caller's part of a transaction. */
-export interface Transaction {
-  db: Reader
-  /** Note a change that callers can see: it becomes an event of the change feed, in this transaction. */
-  changed(change: Change): void
-  /** Wake who waits for a resource after the commit, without an event: what callers see of it did not change. */
-  wake(resourceId: string): void
-  /** Do something once this is committed, and not at all when it is rolled back: it tells, it does not act. */
-  afterCommit(tell: (observer: StoreObserver) => void): void
-}
+import type { Reader, Transaction } from './transaction.ts'
 
 export type ChangeListener = (resourceIds: ReadonlySet<string>) => void
 

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type InstanceState, instanceStates } from '@berth/contract/instances/states.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
-import type { Reader } from './store.ts'
+import type { Reader } from './transaction.ts'
 
 /*
  * What there is, in numbers, for metrics. SQLite answers in the thread that serves requests, so what may be long is

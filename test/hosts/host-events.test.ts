@@ -34,9 +34,9 @@ async function told(stack: Stack, stream: EventStream): Promise<string[]> {
     .map(({ event, data }) => `${event} ${data.resource_id === stack.hostId ? 'it' : 'other'} ${data.detail.state}`)
 }
 
-/** Wait until the lifecycle controller has begun a pass after now and ended it. */
+/** Wait until the retention controller has begun a pass after now and ended it. */
 async function passed(stack: Stack): Promise<void> {
-  const count = () => figure(stack, 'berth_controller_pass_duration_seconds_count', { controller: 'lifecycle' })
+  const count = () => figure(stack, 'berth_controller_pass_duration_seconds_count', { controller: 'retention' })
   const before = await count()
   await until(count, (passes) => passes >= before + 2)
 }

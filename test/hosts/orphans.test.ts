@@ -1,6 +1,7 @@
 import { desiredInstance } from '@berth/agent/testing/desired-instance.ts'
 import type { OrphanList } from '@berth/contract/hosts/orphans.ts'
-import { Store, type Transaction } from '@berth/server/store/store.ts'
+import { Store } from '@berth/server/store/store.ts'
+import type { Transaction } from '@berth/server/store/transaction.ts'
 import { describe, expect, test } from 'vitest'
 import { CliStack } from '../../cli/testing/cli-stack.ts'
 import { leftOver, type Stack, startStack, TestClock, testImages, testPublicKey, until } from '../stack.ts'

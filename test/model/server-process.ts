@@ -3,7 +3,7 @@ import { defaultSettings } from '@berth/server/config.ts'
 import type { Context } from '@berth/server/context.ts'
 import { type Controller, startController } from '@berth/server/controllers/driver.ts'
 import { placementPass } from '@berth/server/controllers/placement.ts'
-import { lifecyclePass } from '@berth/server/controllers/retention.ts'
+import { retentionPass } from '@berth/server/controllers/retention.ts'
 import { registerHosts } from '@berth/server/domain/hosts/reports.ts'
 import type { Store } from '@berth/server/store/store.ts'
 import type { Answer, Api, Apis, Sent } from './api.ts'
@@ -119,18 +119,18 @@ export class ServerProcess {
     const control = (name: string, pass: () => Promise<string | null>) =>
       startController(name, { periodMs: 2 ** 31 - 1, log: silent, metrics: ctx.metrics }, () => this.#counted(pass))
     const placement = control('placement', placementPass(plain))
-    const lifecycle = control('lifecycle', lifecyclePass(plain))
+    const retention = control('retention', retentionPass(plain))
     listeners.push(
       store.onChange(() => {
         if (this.#wakesToLose > 0) this.#wakesToLose--
         else placement.wake()
       }),
     )
-    for (const controller of [placement, lifecycle]) timers.every(settings.controllerPeriodMs, controller.wake)
+    for (const controller of [placement, retention]) timers.every(settings.controllerPeriodMs, controller.wake)
     const stopListening = () => {
       for (const stop of listeners) stop()
     }
-    const controllers = [placement, lifecycle]
+    const controllers = [placement, retention]
     this.#run = { database, api, ctx, timers, controllers, stopListening, ending: new AbortController() }
     this.#commits++
     this.#busy--

@@ -227,7 +227,7 @@ describe('hosts and agents', () => {
     await using stack = await startStack({ agent: false })
     const database = new SqliteDatabase(stack.databaseFile)
     database.exec('alter table operations rename to lost')
-    const labels = { controller: 'lifecycle' }
+    const labels = { controller: 'retention' }
     const failed = await until(
       () => scraped(stack),
       ({ value }) => value('berth_controller_pass_failures_total', labels) > 0,

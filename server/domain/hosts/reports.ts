@@ -7,7 +7,7 @@ import { storeHostAudit } from '../../store/hosts/orphans.ts'
 import { appendConsole, consoleEnd } from '../../store/instances/console-log.ts'
 import { findHostOf, findReported, updateReport } from '../../store/instances/instances.ts'
 import { updateHostUsage } from '../../store/instances/usage.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { followImageReports } from '../images/reports.ts'
 import { settleInstance } from '../instances/settlement.ts'
 

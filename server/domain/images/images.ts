@@ -17,7 +17,7 @@ import {
 } from '../../store/images/images.ts'
 import { updateResourceMetadata } from '../../store/labels.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
-import type { Reader, Transaction } from '../../store/store.ts'
+import type { Reader, Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { patchedMetadata } from '../labels.ts'
 import { betterState, madeFor, registeredImage, stateIn } from './reports.ts'

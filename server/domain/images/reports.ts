@@ -3,7 +3,7 @@ import { type ImageState, isWantedImage } from '@berth/contract/images/images.ts
 import type { Context } from '../../context.ts'
 import { reportsOfImage, touchHost } from '../../store/hosts/hosts.ts'
 import { findImage, type StoredImage } from '../../store/images/images.ts'
-import type { Reader, Transaction } from '../../store/store.ts'
+import type { Reader, Transaction } from '../../store/transaction.ts'
 
 /** Which of the downloads that a host reports were made for an image that is no more. */
 export async function findRemovedImages(db: Reader, reports: readonly ObservedImage[]): Promise<RemovedImage[]> {

@@ -13,7 +13,7 @@ import {
   updateLatestOperation,
 } from '../../store/instances/instances.ts'
 import { findOperation, listOpenOperations } from '../../store/operations.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { openOperation } from '../operations.ts'
 import { settleInstance } from './settlement.ts'
 

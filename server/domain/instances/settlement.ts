@@ -8,8 +8,9 @@ import {
   updateTerminated,
 } from '../../store/instances/instances.ts'
 import { freeAddress } from '../../store/networks/subnets.ts'
-import { listOpenOperations, type StoredOperation, updateOperation } from '../../store/operations.ts'
-import type { Transaction } from '../../store/store.ts'
+import { listOpenOperations, updateOperation } from '../../store/operations.ts'
+import type { StoredOperation } from '../../store/schema.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { letGoOfPublicIp } from '../networks/public-ips.ts'
 import { endOperation, failure } from '../operations.ts'
 

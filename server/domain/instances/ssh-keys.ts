@@ -15,7 +15,7 @@ import {
 } from '../../store/instances/ssh-keys.ts'
 import { updateResourceMetadata } from '../../store/labels.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 

@@ -9,7 +9,7 @@ import {
   type StoredSubnet,
 } from '../../store/networks/subnets.ts'
 import { findVpc, insertVpc } from '../../store/networks/vpcs.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { addressAt, contains, firstOffset } from './cidr.ts'
 
 /** The network of instances that name none; made on first use. */

@@ -7,7 +7,7 @@ import { findInstanceByPublicAddress } from '../../store/networks/public-ips.ts'
 import { listSecurityGroupsById } from '../../store/networks/security-groups.ts'
 import { findInstanceByAddress, listSubnetsOfVpcs } from '../../store/networks/subnets.ts'
 import { getVpc } from '../../store/networks/vpcs.ts'
-import type { Reader } from '../../store/store.ts'
+import type { Reader } from '../../store/transaction.ts'
 import { gatewayOf } from './cidr.ts'
 import { checkTraffic, type End, type InstanceEnd } from './explained-path.ts'
 

@@ -24,7 +24,7 @@ import {
   updatePublicIp,
 } from '../../store/networks/public-ips.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import { addressOf, type PublicPool } from './public-pools.ts'

@@ -25,7 +25,7 @@ import {
   updateSecurityGroup,
 } from '../../store/networks/security-groups.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
-import type { Reader, Transaction } from '../../store/store.ts'
+import type { Reader, Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import { addressRangeFault } from './cidr.ts'

@@ -16,7 +16,7 @@ import {
 } from '../../store/networks/subnets.ts'
 import { findVpc } from '../../store/networks/vpcs.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import { cidrFault, contains, firstOffset, gatewayOf, overlap, usableAddresses } from './cidr.ts'

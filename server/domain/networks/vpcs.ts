@@ -14,7 +14,7 @@ import {
   listVpcs,
 } from '../../store/networks/vpcs.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import { cidrFault } from './cidr.ts'

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Context } from '../../context.ts'
 import { answerOnce, type PostAnswer } from '../../domain/answer-once.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 
 /** Error codes that a POST with a body can be answered with besides its own. */
 export const postProblems = [

@@ -15,7 +15,7 @@ import type { Api } from '../../http/api.ts'
 import { NoContent, problems } from '../../http/problems.ts'
 import { ETag, withHeaders } from '../../http/response-headers.ts'
 import type { Page } from '../../store/instances/list.ts'
-import type { Transaction } from '../../store/store.ts'
+import type { Transaction } from '../../store/transaction.ts'
 import { answerPage } from './list-page.ts'
 import { answerPost, postProblems } from './posts.ts'
 

@@ -1,6 +1,6 @@
 import type { CompiledQuery } from 'kysely'
 import type { Database } from '../schema.ts'
-import type { Reader } from '../store.ts'
+import type { Reader } from '../transaction.ts'
 
 /** Stands in a query for a value that comes with each run of it. */
 class Place {

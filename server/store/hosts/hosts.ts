@@ -4,7 +4,7 @@ import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
 import { differs, expectUpdated } from '../labels.ts'
 import type { HostRow } from '../schema.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 /** A host as stored, its JSON columns parsed. */
 export interface StoredHost extends Omit<HostRow, 'labels' | 'images'> {

@@ -2,7 +2,7 @@ import type { HostOrphan } from '@berth/contract/hosts/agent-protocol.ts'
 import type { ServerOrphanKind } from '@berth/contract/hosts/orphans.ts'
 import { Address4 } from 'ip-address'
 import { sql } from 'kysely'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 /** A row that nothing explains: what it is called, the host it is about ("" for none), and why it should not be there. */
 export interface OrphanRow {

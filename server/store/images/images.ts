@@ -3,7 +3,7 @@ import type { Static } from 'typebox'
 import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
 import type { ImageRow } from '../schema.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 /** An image that was made through the API, as stored. Those of the catalogue and of hosts are not here. */
 export interface StoredImage extends Omit<ImageRow, 'labels' | 'network' | 'datasource'> {

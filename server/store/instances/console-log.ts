@@ -1,6 +1,6 @@
 import { consoleLogKeptBytes } from '@berth/contract/hosts/agent-protocol.ts'
 import { insertRow, prepare } from '../engine/prepared.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 const last = prepare((db, place) =>
   db

@@ -4,10 +4,11 @@ import { describe, expect, test } from 'vitest'
 import { listEvents } from '../events.ts'
 import { insertHostIfAbsent } from '../hosts/hosts.ts'
 import { insertSecurityGroup } from '../networks/security-groups.ts'
-import type { Store, Transaction } from '../store.ts'
+import type { Store } from '../store.ts'
 import { engines } from '../testing/engines.ts'
 import { report, storedInstance } from '../testing/instances.ts'
 import { storesOn } from '../testing/stores.ts'
+import type { Transaction } from '../transaction.ts'
 import { appendConsole, consoleEnd, readConsole } from './console-log.ts'
 import {
   deleteInstance,

@@ -1,10 +1,10 @@
 import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import { type DesiredPower, type InstanceState, instanceState } from '@berth/contract/instances/states.ts'
 import { ApiError } from '../../api-error.ts'
+import type { Change } from '../change.ts'
 import { insertRow, type PreparedQuery, prepare } from '../engine/prepared.ts'
-import type { Change } from '../events.ts'
 import type { InstanceRow } from '../schema.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 /** An instance as stored, its JSON columns parsed. Times are milliseconds UTC. */
 export interface StoredInstance

@@ -2,7 +2,7 @@ import type { InstanceState } from '@berth/contract/instances/states.ts'
 import type { LabelRequirement } from '@berth/contract/label-selector.ts'
 import { type Expression, expressionBuilder, type SqlBool } from 'kysely'
 import type { Database } from '../schema.ts'
-import type { Reader } from '../store.ts'
+import type { Reader } from '../transaction.ts'
 import { parseInstance, type StoredInstance } from './instances.ts'
 
 /** What a list is narrowed to; everything given must hold. Without `state`, terminated instances are left out. */

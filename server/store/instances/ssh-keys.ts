@@ -2,7 +2,7 @@ import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { SshKeyRow } from '../schema.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 import type { Page } from './list.ts'
 
 /** An SSH public key as stored. */

@@ -1,6 +1,6 @@
 import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
 import { prepare } from '../engine/prepared.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 const upsert = prepare((db, place) =>
   db

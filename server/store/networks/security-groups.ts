@@ -5,7 +5,7 @@ import type { Page } from '../instances/list.ts'
 import { differs, expectUpdated } from '../labels.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { SecurityGroupRow } from '../schema.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 /** A security group as stored. */
 export interface StoredSecurityGroup extends Omit<SecurityGroupRow, 'labels' | 'rules'> {

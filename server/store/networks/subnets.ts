@@ -4,7 +4,7 @@ import type { Page } from '../instances/list.ts'
 import { differs, expectUpdated } from '../labels.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { SubnetRow } from '../schema.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 /** A subnet as stored. */
 export interface StoredSubnet extends Omit<SubnetRow, 'labels'> {

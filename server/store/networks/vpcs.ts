@@ -3,7 +3,7 @@ import { prepare } from '../engine/prepared.ts'
 import type { Page } from '../instances/list.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { VpcRow } from '../schema.ts'
-import type { Reader, Transaction } from '../store.ts'
+import type { Reader, Transaction } from '../transaction.ts'
 
 /** A VPC as stored. */
 export interface StoredVpc extends Omit<VpcRow, 'labels'> {

@@ -1,6 +1,6 @@
 import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import type { StoredInstance } from '../instances/instances.ts'
-import type { StoredOperation } from '../operations.ts'
+import type { StoredOperation } from '../schema.ts'
 
 /** An instance as the create stores it, with what a test gives instead. */
 export function storedInstance(id: string, values: Partial<StoredInstance> = {}): StoredInstance {
