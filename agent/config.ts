@@ -31,7 +31,7 @@ export interface AgentSettings {
   /** How often the networks are compared with what they should be. */
   networkCheckMs: number
   /** How often the host is looked at for what nothing explains. */
-  auditMs: number
+  orphanLookMs: number
 }
 
 const secondMs = 1000
@@ -54,5 +54,5 @@ export const defaultAgentSettings: AgentSettings = {
   crash: { quickMs: 60 * secondMs, maxQuickDeaths: 5, firstPauseMs: secondMs },
   usageEveryMs: 10 * secondMs,
   networkCheckMs: 10 * secondMs,
-  auditMs: 60 * secondMs,
+  orphanLookMs: 60 * secondMs,
 }

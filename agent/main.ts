@@ -11,7 +11,7 @@ import { Ledger, LedgerUnavailable } from './ledger.ts'
 import { Reconciler } from './reconcile.ts'
 import { AgentMetrics } from './report/metrics.ts'
 import { NetworkCheck } from './report/network-check.ts'
-import { HostAudit } from './report/orphans.ts'
+import { OrphanLook } from './report/orphans.ts'
 import { backOff, type Chance, type Link, ServerLink, ServerRefusal } from './report/server-link.ts'
 import { UsageSampler } from './report/usage.ts'
 import { pause, systemTimers, type Timers } from './sys/timers.ts'
@@ -114,10 +114,10 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     log,
     onChange: () => reports.pull(),
   })
-  const audit = new HostAudit({
+  const orphans = new OrphanLook({
     driver,
     known: () => reconciler.known(),
-    periodMs: parts.settings.auditMs,
+    periodMs: parts.settings.orphanLookMs,
     timers,
     log,
   })
@@ -149,7 +149,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     ...takeUsage(),
     instances: whole ? reconciler.observedInstances() : reconciler.changedInstances(),
     network_repairs: [...networks.pending],
-    ...(audit.pending === undefined ? {} : { audit: audit.pending }),
+    ...(orphans.pending === undefined ? {} : { orphans: orphans.pending }),
   })
 
   driver.answerGuests({
@@ -177,7 +177,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       try {
         const report = await observed(whole)
         await link.report(report)
-        audit.accepted(report.audit)
+        orphans.accepted(report.orphans)
         networks.accepted(report.network_repairs ?? [])
         metrics.reported('accepted')
         if (whole) wholeAt = at
@@ -195,7 +195,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
       reports.pull()
     }),
     networks.run(ending.signal),
-    audit.run(ending.signal),
+    orphans.run(ending.signal),
   ]
   return {
     async stop() {

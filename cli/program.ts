@@ -9,7 +9,7 @@ import { addInstanceTypeCommands } from './resources/instance-types.ts'
 import { addInstanceCommands } from './resources/instances.ts'
 import { addNetworkCommands } from './resources/network.ts'
 import { addOperationCommands } from './resources/operations.ts'
-import { addAuditCommand } from './resources/orphans.ts'
+import { addOrphansCommand } from './resources/orphans.ts'
 import { addPublicIpCommands } from './resources/public-ips.ts'
 import { addSecurityGroupCommands } from './resources/security-groups.ts'
 import { addSshCommand } from './resources/ssh.ts'
@@ -55,7 +55,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 conflict, 6 timeout,
   addOperationCommands(program, io)
   addApplyCommand(program, io)
   addEventCommands(program, io)
-  addAuditCommand(program, io)
+  addOrphansCommand(program, io)
   addStatusCommand(program, io)
   addMetricsCommand(program, io)
   addCompletionCommands(program, io)

@@ -471,7 +471,7 @@ export interface paths {
         patch: operations["updateHost"];
         trace?: never;
     };
-    "/v1/audit/orphans": {
+    "/v1/orphans": {
         parameters: {
             query?: never;
             header?: never;
@@ -480,7 +480,7 @@ export interface paths {
         };
         /**
          * What exists and nothing explains
-         * @description Leftovers of the database, as it is now, and of the hosts, as each last looked (`hosts[].audited_at`, once a minute). Empty unless something went wrong. At most 100 of each kind of the database and 1000 of each host.
+         * @description Leftovers of the database, as it is now, and of the hosts, as each last looked (`hosts[].looked_at`, once a minute). Empty unless something went wrong. At most 100 of each kind of the database and 1000 of each host.
          */
         get: operations["listOrphans"];
         put?: never;
@@ -1415,7 +1415,7 @@ export interface components {
             hosts: {
                 host_id: string;
                 /** @description When this host last looked; "" when it never has */
-                audited_at: string;
+                looked_at: string;
             }[];
         };
         Event: {

@@ -352,7 +352,7 @@ export class Stack {
     return (await this.api<Host>('GET', `/v1/hosts/${this.hostId}`)).body
   }
 
-  /** Stop everything that runs and remove the directory. Throws when the audit finds anything left over. */
+  /** Stop everything that runs and remove the directory. Throws when anything is left over. */
   async close(): Promise<void> {
     const left = this.#server === null ? [] : await leftOver(this).catch(() => []) // a test may have broken the server
     await this.#end()
@@ -377,11 +377,11 @@ export class Stack {
   }
 }
 
-/** What the audit finds, once it has had the time that sweeps take. */
+/** What is left over, once it has had the time that sweeps take. */
 export async function leftOver(stack: Stack): Promise<OrphanList['items']> {
   const deadline = performance.now() + 500
   for (;;) {
-    const { body, status } = await stack.api<OrphanList>('GET', '/v1/audit/orphans')
+    const { body, status } = await stack.api<OrphanList>('GET', '/v1/orphans')
     const items = status === 200 ? body.items : []
     if (items.length === 0 || performance.now() > deadline) return items
   }

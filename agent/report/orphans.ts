@@ -14,7 +14,7 @@ const firstLookMs = 5000
 /** Characters of a name or detail that are told. */
 const longestText = 500
 
-export interface HostAuditOptions {
+export interface OrphanLookOptions {
   driver: HostDriver
   known: () => KnownObjects
   periodMs: number
@@ -23,24 +23,24 @@ export interface HostAuditOptions {
 }
 
 /** Has the host looked at once a period for what nothing explains, and keeps the last finding until it was reported. */
-export class HostAudit {
-  readonly #options: HostAuditOptions
-  #finding: { orphans: HostOrphan[]; atMs: number } | null = null
+export class OrphanLook {
+  readonly #options: OrphanLookOptions
+  #finding: { found: HostOrphan[]; atMs: number } | null = null
 
-  constructor(options: HostAuditOptions) {
+  constructor(options: OrphanLookOptions) {
     this.#options = options
   }
 
   /** The last finding, if no accepted report told of it. */
-  get pending(): Observed['audit'] {
+  get pending(): Observed['orphans'] {
     if (this.#finding === null) return undefined
-    const { orphans, atMs } = this.#finding
-    return { age_ms: Math.round(this.#options.timers.elapsedMs() - atMs), orphans }
+    const { found, atMs } = this.#finding
+    return { age_ms: Math.round(this.#options.timers.elapsedMs() - atMs), found }
   }
 
   /** A report with this finding was accepted. */
-  accepted(told: Observed['audit']): void {
-    if (told?.orphans === this.#finding?.orphans) this.#finding = null
+  accepted(told: Observed['orphans']): void {
+    if (told?.found === this.#finding?.found) this.#finding = null
   }
 
   /** Look once a period, until the signal is aborted. */
@@ -62,12 +62,12 @@ export class HostAudit {
     try {
       const found = await driver.findOrphans(known, { signal: AbortSignal.any([signal, late.signal]) })
       if (found.length > 0) log.warn({ orphans: found.slice(0, 20), count: found.length }, 'nothing explains these')
-      const orphans = found.slice(0, mostHostOrphans).map(({ kind, name, detail }) => ({
+      const told = found.slice(0, mostHostOrphans).map(({ kind, name, detail }) => ({
         kind,
         name: name.slice(0, longestText),
         detail: detail.slice(0, longestText),
       }))
-      this.#finding = { orphans, atMs: timers.elapsedMs() }
+      this.#finding = { found: told, atMs: timers.elapsedMs() }
     } finally {
       end()
     }

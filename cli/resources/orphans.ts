@@ -17,17 +17,17 @@ const columns: readonly Column<Orphan>[] = [
   { header: 'DETAIL', cell: ({ detail }) => detail },
 ]
 
-/** `berth audit`: what exists and nothing explains; exit code 1 when there is any, so that a script can ask. */
-export function addAuditCommand(program: Command, io: CliIo): void {
-  const command = program.command('audit').description('what is left over; exit code 1 when there is anything')
+/** `berth orphans`: what exists and nothing explains; exit code 1 when there is any, so that a script can ask. */
+export function addOrphansCommand(program: Command, io: CliIo): void {
+  const command = program.command('orphans').description('what is left over; exit code 1 when there is anything')
   withOutput(command).action(async (flags: OutputFlags, self: Command) => {
     const session = openSession(io, self)
-    const found = await call(session, session.client.GET('/v1/audit/orphans'))
+    const found = await call(session, session.client.GET('/v1/orphans'))
     if (flags.quiet) io.stdout.write(found.items.map(({ name }) => `${printableLine(name)}\n`).join(''))
     else print(io, flags, found, () => (found.items.length === 0 ? '' : renderTable(columns, found.items)))
     if (flags.output === 'table' && !flags.quiet) {
-      for (const { host_id, audited_at } of found.hosts) {
-        const when = audited_at === '' ? 'has not looked yet' : `looked ${formatAge(audited_at, io.now())} ago`
+      for (const { host_id, looked_at } of found.hosts) {
+        const when = looked_at === '' ? 'has not looked yet' : `looked ${formatAge(looked_at, io.now())} ago`
         io.stderr.write(`${host_id} ${when}\n`)
       }
     }
@@ -35,7 +35,7 @@ export function addAuditCommand(program: Command, io: CliIo): void {
   })
   withExamples(
     command,
-    ['berth audit', 'berth audit -o json | jq .hosts'],
+    ['berth orphans', 'berth orphans -o json | jq .hosts'],
     `It lists what exists and no resource explains: in the database as it is now,
 and on each host as it last looked, which it does once a minute. There should
 be nothing.`,

@@ -72,8 +72,8 @@ export class FakeHost {
     await this.heartbeat()
   }
 
-  async reportAudit(orphans: HostOrphan[]): Promise<void> {
-    await this.heartbeat({ audit: { age_ms: 0, orphans } })
+  async reportOrphans(orphans: HostOrphan[]): Promise<void> {
+    await this.heartbeat({ orphans: { age_ms: 0, found: orphans } })
   }
 
   async heartbeat(more: Partial<Observed> = {}): Promise<void> {

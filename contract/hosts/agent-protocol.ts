@@ -289,9 +289,9 @@ export const Observed = Type.Object(
         description: 'Those of which no report was accepted yet; the numbers tell which were heard of before',
       }),
     ),
-    audit: Type.Optional(
+    orphans: Type.Optional(
       Type.Object(
-        { age_ms: Count, orphans: Type.Array(HostOrphan, { maxItems: mostHostOrphans }) },
+        { age_ms: Count, found: Type.Array(HostOrphan, { maxItems: mostHostOrphans }) },
         { ...strict, description: 'What the host last found that nothing explains; when no report told of it yet' },
       ),
     ),

@@ -31,7 +31,7 @@ export const serverOrphanKinds = [
 ] as const
 export type ServerOrphanKind = (typeof serverOrphanKinds)[number]
 
-/** Orphans of one audit of a host that are told of; where there are more, more is wrong than a list can say. */
+/** Orphans of one look at a host that are told of; where there are more, more is wrong than a list can say. */
 export const mostHostOrphans = 1000
 
 export const Orphan = named(
@@ -57,7 +57,7 @@ export const OrphanList = named(
         Type.Object(
           {
             host_id: Type.String(),
-            audited_at: { ...TimestampOrEmpty, description: 'When this host last looked; "" when it never has' },
+            looked_at: { ...TimestampOrEmpty, description: 'When this host last looked; "" when it never has' },
           },
           strict,
         ),

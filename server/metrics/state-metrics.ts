@@ -8,8 +8,8 @@ import {
   countInstancesByState,
   countOpenOperations,
   countUnplacedInstances,
-  type HostUsage,
-  listHostUsage,
+  type HostAllocation,
+  listHostAllocations,
 } from '../store/totals.ts'
 
 /** Longest that metrics wait for the store, milliseconds; without its answer they come without what it knows. */
@@ -52,7 +52,7 @@ export function stateMetrics(ctx: Context): () => Promise<void> {
       countInstancesByState(db),
       countUnplacedInstances(db),
       countOpenOperations(db),
-      listHostUsage(db),
+      listHostAllocations(db),
     ])
     for (const state of instanceStates) instances.set({ state }, states.get(state) ?? 0)
     unplaced.set(waiting)
@@ -100,12 +100,12 @@ const hostResources = [
   {
     name: 'vcpus',
     what: 'vCPUs',
-    read: (host: HostUsage) => ({ capacity: host.capacity_vcpus, reserved: host.allocated_vcpus }),
+    read: (host: HostAllocation) => ({ capacity: host.capacity_vcpus, reserved: host.allocated_vcpus }),
   },
   {
     name: 'memory_bytes',
     what: 'Memory',
-    read: (host: HostUsage) => ({
+    read: (host: HostAllocation) => ({
       capacity: host.capacity_memory_mb * bytesPerMib,
       reserved: host.allocated_memory_mb * bytesPerMib,
     }),
@@ -113,14 +113,14 @@ const hostResources = [
   {
     name: 'disk_bytes',
     what: 'Disk space',
-    read: (host: HostUsage) => ({
+    read: (host: HostAllocation) => ({
       capacity: host.capacity_disk_gb * bytesPerGib,
       reserved: host.allocated_disk_gb * bytesPerGib,
     }),
   },
 ] as const
 
-function stateOf(ctx: Context, host: HostUsage): 'ready' | 'unreachable' {
+function stateOf(ctx: Context, host: HostAllocation): 'ready' | 'unreachable' {
   return isReady(ctx, host) ? 'ready' : 'unreachable'
 }
 

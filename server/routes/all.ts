@@ -1,6 +1,6 @@
 import * as events from '@berth/contract/events.ts'
 import * as hosts from '@berth/contract/hosts/hosts.ts'
-import * as audit from '@berth/contract/hosts/orphans.ts'
+import * as orphans from '@berth/contract/hosts/orphans.ts'
 import * as images from '@berth/contract/images/images.ts'
 import * as instanceTypes from '@berth/contract/instances/instance-types.ts'
 import * as instances from '@berth/contract/instances/instances.ts'
@@ -30,7 +30,7 @@ import { instanceRoutes } from './instances.ts'
 import { metricsRoutes } from './metrics.ts'
 import { networkRoutes } from './network.ts'
 import { operationRoutes } from './operations.ts'
-import { auditRoutes } from './orphans.ts'
+import { orphanRoutes } from './orphans.ts'
 import { publicIpRoutes } from './public-ips.ts'
 import { securityGroupRoutes } from './security-groups.ts'
 import { sshKeyRoutes } from './ssh-keys.ts'
@@ -52,7 +52,7 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   networkRoutes(api, ctx)
   publicIpRoutes(api, ctx)
   hostRoutes(api, ctx)
-  auditRoutes(api, ctx)
+  orphanRoutes(api, ctx)
   eventRoutes(api, ctx)
   agentRoutes(api, ctx, credentials)
   healthRoutes(api, ctx)
@@ -80,7 +80,7 @@ function namedSchemas(): object[] {
     usage,
     publicIps,
     hosts,
-    audit,
+    orphans,
     events,
   ]
   return modules

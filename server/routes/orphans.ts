@@ -5,16 +5,16 @@ import { readOrphans } from '../domain/hosts/orphans.ts'
 import type { Api } from '../http/api.ts'
 import { problems } from '../http/problems.ts'
 
-/** GET /v1/audit/orphans */
-export function auditRoutes(api: Api, ctx: Context): void {
+/** GET /v1/orphans */
+export function orphanRoutes(api: Api, ctx: Context): void {
   api.get(
-    '/v1/audit/orphans',
+    '/v1/orphans',
     {
       schema: {
         operationId: 'listOrphans',
         summary: 'What exists and nothing explains',
         description:
-          'Leftovers of the database, as it is now, and of the hosts, as each last looked (`hosts[].audited_at`, once a ' +
+          'Leftovers of the database, as it is now, and of the hosts, as each last looked (`hosts[].looked_at`, once a ' +
           'minute). Empty unless something went wrong. At most 100 of each kind of the database and 1000 of each host.',
         tags: ['hosts'],
         response: { 200: ref(OrphanList), ...problems() },

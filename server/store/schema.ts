@@ -30,7 +30,7 @@ export interface Database {
   events: EventRow
   idempotency_keys: IdempotencyKeyRow
   host_usage: HostUsageRow
-  host_audits: HostAuditRow
+  host_orphans: HostOrphansRow
 }
 
 /**
@@ -73,9 +73,9 @@ export interface HostUsageRow {
 }
 
 /** What a host last found that nothing explains; one row a host. */
-export interface HostAuditRow {
+export interface HostOrphansRow {
   host_id: string
-  audited_at: number
+  looked_at: number
   /** JSON of HostOrphan[]. */
   orphans: string
 }

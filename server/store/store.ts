@@ -12,6 +12,7 @@ import { images } from './migrations/0003-images.ts'
 import { hostUsage } from './migrations/0004-host-usage.ts'
 import { publicAddresses } from './migrations/0005-public-addresses.ts'
 import { repairsAndAudits } from './migrations/0006-repairs-and-audits.ts'
+import { hostOrphans } from './migrations/0007-host-orphans.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
@@ -241,6 +242,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0004-host-usage': hostUsage(types),
     '0005-public-addresses': publicAddresses(types),
     '0006-repairs-and-audits': repairsAndAudits(types),
+    '0007-host-orphans': hostOrphans(),
   }
 }
 

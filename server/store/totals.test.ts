@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { InstanceRow, OperationRow } from './schema.ts'
 import { engines, type TestDatabase } from './testing/engines.ts'
-import { countInstancesByState, countOpenOperations, countUnplacedInstances, listHostUsage } from './totals.ts'
+import { countInstancesByState, countOpenOperations, countUnplacedInstances, listHostAllocations } from './totals.ts'
 
 /** More than two pieces of each kind that is counted in pieces. */
 const instances = 6100
@@ -96,7 +96,9 @@ describe.each(engines)('totals on $name', (engine) => {
       'instance.create': 480,
       'instance.delete': 120,
     })
-    expect(await listHostUsage(store.read)).toMatchObject([{ capacity_vcpus: 4, allocated_vcpus: 1, last_seen_at: 7 }])
+    expect(await listHostAllocations(store.read)).toMatchObject([
+      { capacity_vcpus: 4, allocated_vcpus: 1, last_seen_at: 7 },
+    ])
   }, 60_000)
 })
 

@@ -107,7 +107,7 @@ export async function countUnplacedInstances(db: Reader): Promise<number> {
 }
 
 /** What a host has and has given away, in vCPUs, MiB and GiB, and when it was last heard of. */
-export interface HostUsage {
+export interface HostAllocation {
   schedulable: number
   last_seen_at: number
   capacity_vcpus: number
@@ -119,7 +119,7 @@ export interface HostUsage {
 }
 
 /** Every host that has ever connected. */
-export async function listHostUsage(db: Reader): Promise<HostUsage[]> {
+export async function listHostAllocations(db: Reader): Promise<HostAllocation[]> {
   return db
     .selectFrom('hosts')
     .select([

@@ -85,7 +85,7 @@ test('every operation of the API is reached by a command', async () => {
   await run('operation', 'show', operation.trim())
   await run('operation', 'wait', operation.trim())
   await run('metrics')
-  await run('audit')
+  await run('orphans')
   await run('event', 'watch', '--after', '0', '--count', '1')
   for (const [group, id] of owned.toReversed()) if (group !== 'host') await run(group, 'delete', id)
 

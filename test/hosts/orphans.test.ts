@@ -15,7 +15,7 @@ async function behindTheServersBack(stack: Stack, work: (tx: Transaction) => Pro
   await store.close()
 }
 
-describe('the audit of the database', () => {
+describe('orphans of the database', () => {
   test('finds nothing after instances came and went, and while one is there', async () => {
     await using stack = await startStack()
     await stack.ended(await stack.delete((await stack.createReady({}, { labels: { a: 'b' } })).id))
@@ -142,14 +142,13 @@ describe('the audit of the database', () => {
   })
 })
 
-describe('the audit of a host', () => {
+describe('orphans of a host', () => {
   test('says when it looked, and what nothing explains', async () => {
-    const stack = await startStack({ agentSettings: { auditMs: 20 } })
-    const audit = async () => (await stack.api<OrphanList>('GET', '/v1/audit/orphans')).body
+    const stack = await startStack({ agentSettings: { orphanLookMs: 20 } })
+    const list = async () => (await stack.api<OrphanList>('GET', '/v1/orphans')).body
     await stack.createReady()
-    const [{ audited_at: first } = { audited_at: '' }] = (
-      await until(audit, ({ hosts }) => hosts[0]?.audited_at !== '')
-    ).hosts
+    const [{ looked_at: first } = { looked_at: '' }] = (await until(list, ({ hosts }) => hosts[0]?.looked_at !== ''))
+      .hosts
     expect(Math.abs(Date.now() - Date.parse(first))).toBeLessThan(30_000)
     const network = { vpc_id: 'vpc-a', cidr: '10.0.0.0/16', subnets: [] } as const
     const [image] = testImages
@@ -157,7 +156,7 @@ describe('the audit of a host', () => {
     const instance = desiredInstance({ id: gone })
     await stack.host.ensureDisk(instance, { ...network, subnets: [] }, image, { signal: AbortSignal.timeout(5000) })
     await stack.restartAgent() // its first report tells of it at once
-    const { items } = await until(audit, (found) => found.items.length > 0)
+    const { items } = await until(list, (found) => found.items.length > 0)
     expect(items).toEqual([
       { kind: 'instance_directory', name: gone, host_id: stack.hostId, detail: 'of no instance of this host' },
     ])
@@ -167,12 +166,12 @@ describe('the audit of a host', () => {
   test('a report of it is refused when it is too long or of an unknown form', async () => {
     await using stack = await startStack({ agent: false })
     const orphan = { kind: 'link', name: 'vt1', detail: '' }
-    for (const audit of [
-      { age_ms: 0, orphans: Array.from({ length: 1001 }, () => orphan) },
-      { age_ms: -1, orphans: [] },
-      { age_ms: 0, orphans: [{ ...orphan, kind: 'address' }] },
-      { age_ms: 0, orphans: [{ ...orphan, name: 'x'.repeat(501) }] },
-      { age_ms: 0, orphans: [{ ...orphan, host_id: 'another' }] },
+    for (const orphans of [
+      { age_ms: 0, found: Array.from({ length: 1001 }, () => orphan) },
+      { age_ms: -1, found: [] },
+      { age_ms: 0, found: [{ ...orphan, kind: 'address' }] },
+      { age_ms: 0, found: [{ ...orphan, name: 'x'.repeat(501) }] },
+      { age_ms: 0, found: [{ ...orphan, host_id: 'another' }] },
     ]) {
       const body = {
         agent_session: 1,
@@ -186,28 +185,28 @@ describe('the audit of a host', () => {
         capacity: { vcpus: 1, memory_mb: 1, disk_gb: 1 },
         images: [],
         instances: [],
-        audit,
+        orphans,
       }
       expect((await stack.agentApi('POST', '/v1/agent/observed', body)).status).toBe(422)
     }
   })
 })
 
-test('berth audit ends with 1 when something is left, and says what', async () => {
+test('berth orphans ends with 1 when something is left, and says what', async () => {
   const stack = await CliStack.start()
   try {
     await stack.host.heartbeat()
-    const clean = await stack.run(['audit'])
+    const clean = await stack.run(['orphans'])
     expect(clean).toMatchObject({ code: 0, stdout: '' })
     expect(clean.stderr).toBe(`${stack.host.id} has not looked yet\n`)
-    await stack.host.reportAudit([{ kind: 'link', name: 'vt\u001b1', detail: 'the tap of no instance' }])
-    const found = await stack.run(['audit'])
+    await stack.host.reportOrphans([{ kind: 'link', name: 'vt\u001b1', detail: 'the tap of no instance' }])
+    const found = await stack.run(['orphans'])
     expect(found.code).toBe(1)
     expect(found.stdout).toContain('link  vt')
     expect(found.stdout).not.toContain('\u001b')
     expect(found.stderr).toContain('1 left over')
-    expect((await stack.run(['audit', '-q'])).stdout).toContain('vt')
-    expect(JSON.parse((await stack.run(['audit', '-o', 'json'])).stdout).items).toHaveLength(1)
+    expect((await stack.run(['orphans', '-q'])).stdout).toContain('vt')
+    expect(JSON.parse((await stack.run(['orphans', '-o', 'json'])).stdout).items).toHaveLength(1)
   } finally {
     await stack.stop()
   }

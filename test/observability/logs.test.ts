@@ -122,7 +122,7 @@ describe('the line of a request', () => {
       await stack.agentApi('GET', '/v1/agent/desired?since=0', undefined, 'wrong')
     }
     const routes = (lines: readonly Line[]) => new Set(of(lines, 'request').map((line) => line.route))
-    const ownAtTheEnd = '/v1/audit/orphans' // every stack looks for what it left
+    const ownAtTheEnd = '/v1/orphans' // every stack looks for what it left
     expect(routes(quiet.lines())).toEqual(
       new Set(['/v1/instances', '/v1/instances/:id', '/v1/agent/desired', ownAtTheEnd]),
     )

@@ -11,7 +11,7 @@ beforeAll(async () => {
   await dev.reach(id, 'ready')
 })
 
-afterAll(() => dev.down()) // which fails when the audit finds anything
+afterAll(() => dev.down()) // which fails when anything is left over
 
 const run = async (line: string) => (await runCommand(line.split(' '))).stdout
 

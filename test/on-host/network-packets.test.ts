@@ -268,11 +268,11 @@ describe('packets of real machines', () => {
   test('nothing is left when they are gone', async () => {
     for (const { id } of Object.values(guests)) await dev.delete(id)
     for (const { id } of Object.values(guests)) await dev.reach(id, 'terminated')
-    const audit = async () => {
-      const { data } = await dev.client.GET('/v1/audit/orphans')
+    const orphans = async () => {
+      const { data } = await dev.client.GET('/v1/orphans')
       return data?.items
     }
-    await expect.poll(audit, { timeout: 30_000 }).toEqual([])
+    await expect.poll(orphans, { timeout: 30_000 }).toEqual([])
     for (const argv of [
       ['ip', 'neigh', 'show', 'proxy'],
       ['nft', 'list', 'ruleset'],

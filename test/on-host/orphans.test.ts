@@ -12,7 +12,7 @@ import { pino } from 'pino'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 const installation = '0rphan'
-const vpcId = 'vpc-audited'
+const vpcId = 'vpc-orphaned'
 const instance = desiredInstance({ vpc_id: vpcId, subnet_id: 'subnet-a', private_ip: '10.0.1.5' })
 const network: DesiredNetwork = {
   vpc_id: vpcId,

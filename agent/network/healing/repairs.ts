@@ -36,7 +36,7 @@ export interface SeenVpc extends SeenNamespace {
 
 /**
  * What has to be done so that a VPC is what it should be; nothing when it is. What is there besides (other routes, other
- * links) is left alone: it is the audit's to tell of. Pure.
+ * links) is left alone: it is told of as an orphan. Pure.
  */
 export function planRepairs(wanted: WantedVpc, seen: SeenVpc): PlannedRepair[] {
   const difference = compareListings(wanted.rules, seen.rules)

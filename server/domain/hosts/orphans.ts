@@ -1,7 +1,7 @@
 import type { OrphanList } from '@berth/contract/hosts/orphans.ts'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { Context } from '../../context.ts'
-import { checks, listHostAudits } from '../../store/hosts/orphans.ts'
+import { checks, listHostOrphans } from '../../store/hosts/orphans.ts'
 
 /** Orphans of one kind in the database that are told of at a time. */
 const mostOfAKind = 100
@@ -18,8 +18,8 @@ export async function readOrphans(ctx: Context): Promise<OrphanList> {
   const limits = { keysBefore: ctx.now() - ctx.settings.idempotencyKeyMs - sweepMs }
   const items: OrphanList['items'] = []
   for (const check of checks) items.push(...(await check(read, limits, mostOfAKind)))
-  const audits = await listHostAudits(read)
-  for (const { host_id, orphans } of audits) items.push(...orphans.map((orphan) => ({ ...orphan, host_id })))
-  const hosts = audits.map(({ host_id, audited_at: at }) => ({ host_id, audited_at: at === null ? '' : toRfc3339(at) }))
+  const looks = await listHostOrphans(read)
+  for (const { host_id, orphans } of looks) items.push(...orphans.map((orphan) => ({ ...orphan, host_id })))
+  const hosts = looks.map(({ host_id, looked_at: at }) => ({ host_id, looked_at: at === null ? '' : toRfc3339(at) }))
   return { items, hosts }
 }

@@ -3,7 +3,7 @@ import { toRfc3339 } from '@berth/contract/units.ts'
 import { ApiError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
 import { findHost, insertHostIfAbsent, type StoredHost, updateHostReport } from '../../store/hosts/hosts.ts'
-import { storeHostAudit } from '../../store/hosts/orphans.ts'
+import { storeHostOrphans } from '../../store/hosts/orphans.ts'
 import { appendConsole, consoleEnd } from '../../store/instances/console-log.ts'
 import { findHostOf, findReported, updateReport } from '../../store/instances/instances.ts'
 import { updateHostUsage } from '../../store/instances/usage.ts'
@@ -51,9 +51,9 @@ async function storeObserved(ctx: Context, hostId: string, observed: Observed): 
     })
     await followImageReports(ctx, tx, hostId, { before: host.images, after: observed.images })
     if (observed.usage !== undefined) await updateHostUsage(tx, hostId, observed.usage)
-    const { audit } = observed
-    if (audit !== undefined) {
-      await storeHostAudit(tx, hostId, { audited_at: ctx.now() - audit.age_ms, orphans: audit.orphans })
+    const { orphans } = observed
+    if (orphans !== undefined) {
+      await storeHostOrphans(tx, hostId, { looked_at: ctx.now() - orphans.age_ms, orphans: orphans.found })
     }
     await recordInstances(ctx, tx, hostId, observed.instances)
   })

@@ -20,9 +20,9 @@ create table events (
 );
 
 
-create table host_audits (
+create table host_orphans (
   host_id text not null,
-  audited_at bigint not null,
+  looked_at bigint not null,
   orphans text not null,
   constraint host_audits_host_id_fkey FOREIGN KEY (host_id) REFERENCES hosts(id),
   constraint host_audits_pkey PRIMARY KEY (host_id)

@@ -15,9 +15,9 @@ CREATE TABLE "events" (
   "detail" text not null
 ) strict;
 
-CREATE TABLE "host_audits" (
+CREATE TABLE "host_orphans" (
   "host_id" text not null primary key references "hosts" ("id"),
-  "audited_at" integer not null,
+  "looked_at" integer not null,
   "orphans" text not null
 ) strict;
 

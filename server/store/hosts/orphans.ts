@@ -136,38 +136,38 @@ function withoutInstance(
   }
 }
 
-/** The last audit that each host told of, by the host's id; null of one that has told of none. */
-export interface StoredAudit {
+/** What each host last told of, by the host's id; null of one that has told of none. */
+export interface StoredHostOrphans {
   host_id: string
-  audited_at: number | null
+  looked_at: number | null
   orphans: HostOrphan[]
 }
 
 /** What every host has found, also those that have never looked. */
-export async function listHostAudits(db: Reader): Promise<StoredAudit[]> {
+export async function listHostOrphans(db: Reader): Promise<StoredHostOrphans[]> {
   const rows = await db
     .selectFrom('hosts')
-    .leftJoin('host_audits as audit', 'audit.host_id', 'hosts.id')
-    .select(['hosts.id', 'audit.audited_at', 'audit.orphans'])
+    .leftJoin('host_orphans as look', 'look.host_id', 'hosts.id')
+    .select(['hosts.id', 'look.looked_at', 'look.orphans'])
     .where('hosts.last_seen_at', '>', 0)
     .orderBy('hosts.id')
     .execute()
   return rows.map((row) => ({
     host_id: row.id,
-    audited_at: row.audited_at,
+    looked_at: row.looked_at,
     orphans: row.orphans === null ? [] : JSON.parse(row.orphans),
   }))
 }
 
 /** Keep what a host has found, in place of what it found before. */
-export async function storeHostAudit(
+export async function storeHostOrphans(
   tx: Transaction,
   hostId: string,
-  audit: { audited_at: number; orphans: readonly HostOrphan[] },
+  look: { looked_at: number; orphans: readonly HostOrphan[] },
 ): Promise<void> {
-  const values = { audited_at: audit.audited_at, orphans: JSON.stringify(audit.orphans) }
+  const values = { looked_at: look.looked_at, orphans: JSON.stringify(look.orphans) }
   await tx.db
-    .insertInto('host_audits')
+    .insertInto('host_orphans')
     .values({ host_id: hostId, ...values })
     .onConflict((conflict) => conflict.column('host_id').doUpdateSet(values))
     .execute()
