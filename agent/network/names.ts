@@ -20,3 +20,9 @@ export const uplinkRange = '100.64.0.0/10'
 export function netdevArgument(tap: string): string {
   return `tap,id=nic0,ifname=${tap},script=no,downscript=no`
 }
+
+/**
+ * Whom dnsmasq becomes, who has this number wherever systemd runs (systemd's "Users, Groups, UIDs and GIDs"): the rules of
+ * a namespace let nobody but root and this user send from it.
+ */
+export const nameServerUser = { name: 'nobody', uid: 65_534 } as const

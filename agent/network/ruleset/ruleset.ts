@@ -1,6 +1,6 @@
 import { groupKey } from '@berth/contract/hosts/names.ts'
 import type { PolicyGroup, PolicyRule } from '@berth/contract/networks/policy.ts'
-import { linkLocalRange, serviceAddress, uplinkInside, uplinkRange } from '../names.ts'
+import { linkLocalRange, nameServerUser, serviceAddress, uplinkInside, uplinkRange } from '../names.ts'
 import type { Nic } from '../nic.ts'
 
 /** What the ruleset of a VPC's namespace is made from. */
@@ -62,6 +62,10 @@ const metadataConnections = { perSecond: 50, burst: 100 }
  * only one. Answers are taken in both by their connection; of a connection that a rule had let through, and that went,
  * the kernel is told to forget (`cutForbidden`). What a DHCP server says is the namespace's own alone,
  * and nobody reaches uplinks or link-local addresses of the host from here.
+ *
+ * A VMM lives in the namespace for its tap and may send nothing else: from `output` only root's processes (the metadata
+ * service, `berth ssh`) and the name server's go on. What the kernel sends by itself (ICMP, resets) has no user, so no
+ * `skuid` matches it.
  */
 export function rulesetOf(plan: RulesetPlan): Ruleset {
   const nics = sorted(plan.nics)
@@ -259,6 +263,11 @@ table inet vpc {
   }
   chain output {
     ip saddr ${serviceAddress} tcp sport 80 ip ttl set 1
+    meta skuid 0 accept
+    meta skuid ${nameServerUser.uid} ct state established,related ct direction reply accept
+    meta skuid ${nameServerUser.uid} udp sport 67 udp dport 68 accept
+    meta skuid ${nameServerUser.uid} oifname "${uplinkInside}" meta l4proto { tcp, udp } th dport 53 accept
+    meta skuid != 0 drop
   }
   chain fwd_out {
     ct state invalid drop

@@ -5,7 +5,7 @@ import type { DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
 import { Address4 } from 'ip-address'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../../sys/process.ts'
 import type { Abortable } from '../../sys/run-command.ts'
-import { tapMtu } from '../names.ts'
+import { nameServerUser, tapMtu } from '../names.ts'
 import { inNamespace, isInside } from '../namespace.ts'
 import type { Nic } from '../nic.ts'
 import { findStaleLeases, leaseFile, releaseStaleLeases } from './leases.ts'
@@ -40,6 +40,7 @@ export function renderDnsmasqConfig(
   })
   return `${[
     'keep-in-foreground',
+    `user=${nameServerUser.name}`,
     `pid-file=${join(directory, 'dnsmasq.pid')}`,
     'log-facility=-',
     'quiet-dhcp', // a guest could fill the log otherwise

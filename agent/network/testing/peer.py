@@ -1,7 +1,8 @@
 """One end of the packets of a test: sockets and raw frames of the network namespace it was started in.
 
 Reads one JSON command a line and answers each with one JSON line of the same id, in any order. It decides nothing: what
-to send and what to make of the answers is the test's business. Ends with its standard input.
+to send and what to make of the answers is the test's business. Ends with its standard input. Its argument is the uid that
+it becomes.
 """
 
 import errno, json, os, resource, select, socket, struct, sys, threading, time
@@ -280,6 +281,12 @@ def run(id, command, arguments):
     with lock:
         print(json.dumps({"id": id, **result}), flush=True)
 
+
+uid = int(sys.argv[1])
+if uid != 0:
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
 
 for line in sys.stdin:
     request = json.loads(line)

@@ -37,6 +37,7 @@ interface OpenOptions {
 /**
  * A process in a network namespace that opens sockets and sends frames as it is told (`peer.py`). `namespace` null is
  * the one of the test itself. Where there are several addresses, each is named, so that UDP is answered from the right one.
+ * It is root's unless it has another uid, which has no privileges.
  */
 export class Peer {
   readonly #addresses: readonly string[]
@@ -44,17 +45,19 @@ export class Peer {
   readonly #waiting = new Map<number, (answer: Record<string, unknown>) => void>()
   #next = 0
   #errors = ''
+  #ended: string | null = null
 
-  constructor(namespace: string | null, addresses: readonly string[] = ['0.0.0.0']) {
+  constructor(namespace: string | null, addresses: readonly string[] = ['0.0.0.0'], uid = 0) {
     this.#addresses = addresses
     const prefix = namespace === null ? [] : inNamespace(namespace)
-    const [file = '', ...args] = [...prefix, 'python3', `${import.meta.dirname}/peer.py`]
+    const [file = '', ...args] = [...prefix, 'python3', `${import.meta.dirname}/peer.py`, String(uid)]
     this.#child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#errors += text
     })
     const end = (why: string) => {
-      for (const resolve of this.#waiting.values()) resolve({ error: `${why} ${this.#errors}` })
+      this.#ended = `${why} ${this.#errors}`
+      for (const resolve of this.#waiting.values()) resolve({ error: this.#ended })
       this.#waiting.clear()
     }
     this.#child.once('error', (error) => end(error.message))
@@ -78,6 +81,7 @@ export class Peer {
   #call<T extends object = object>(command: string, args: object): Promise<T & { error?: string }> {
     const id = this.#next++
     const { promise, resolve } = Promise.withResolvers<Record<string, unknown>>()
+    if (this.#ended !== null) resolve({ error: this.#ended })
     this.#waiting.set(id, resolve)
     this.#child.stdin?.write(`${JSON.stringify({ id, command, arguments: args })}\n`)
     return promise as Promise<T & { error?: string }>
@@ -165,8 +169,14 @@ export class Peer {
   }
 
   /** Send a message and give the one that comes back, or null. */
-  async query(protocol: Transport, to: string, port: number, data: Buffer): Promise<Buffer | null> {
-    const request = { proto: protocol, to, port, data: data.toString('hex'), timeout: patience }
+  async query(
+    protocol: Transport,
+    to: string,
+    port: number,
+    data: Buffer,
+    { expect = 'answer' }: Pick<OpenOptions, 'expect'> = {},
+  ): Promise<Buffer | null> {
+    const request = { proto: protocol, to, port, data: data.toString('hex'), timeout: secondsFor(expect) }
     const answer = await this.#call<{ data: string }>('query', request)
     return answer.error === undefined ? Buffer.from(answer.data, 'hex') : null
   }
