@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DesiredInstance, DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
 import type { CatalogueImage } from '@berth/contract/images/images.ts'
-import { Address4 } from 'ip-address'
+import { networkOf } from '@berth/contract/networks/cidr.ts'
 import { stringify } from 'yaml'
 import { HostError } from '../host-driver.ts'
 import { tapMtu } from '../network/names.ts'
@@ -26,7 +26,7 @@ export interface SeedNetwork {
 /** What an instance is told of its subnet. Throws HostError when the desired state does not describe it. */
 export function seedNetworkOf(instance: DesiredInstance, network: DesiredNetwork): SeedNetwork {
   const subnet = network.subnets.find(({ id }) => id === instance.subnet_id)
-  if (subnet !== undefined) return { prefixLength: new Address4(subnet.cidr).subnetMask, gateway: subnet.gateway }
+  if (subnet !== undefined) return { prefixLength: networkOf(subnet.cidr).prefixLength, gateway: subnet.gateway }
   const message = `the desired state does not describe subnet ${instance.subnet_id}`
   throw new HostError('network_failed', message, { retryable: false })
 }

@@ -42,8 +42,15 @@ describe('a rule', () => {
     'icmp:8:any',
     'tcp::any',
     'tcp:80:10.0.0.0',
+    'tcp:80:10.0.0.0/08',
+    'tcp:80:010.0.0.0/8',
     'tcp:80:SG-web',
   ])('"%s" is refused', (text) => {
     expect(() => parseRule(text, 'ingress')).toThrow()
+  })
+
+  test('whose network is written in another way than usual is refused with what is meant', () => {
+    expect(() => parseRule('tcp:80:10.0.0.0/08', 'ingress')).toThrow('write 10.0.0.0/8')
+    expect(() => parseRule('tcp:80:10.0.0.1/8', 'ingress')).toThrow('the network is 10.0.0.0/8')
   })
 })

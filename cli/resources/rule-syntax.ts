@@ -1,4 +1,5 @@
 import { chosenIdPattern } from '@berth/contract/ids.ts'
+import { networkFault } from '@berth/contract/networks/cidr.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { InvalidArgumentError } from 'commander'
 
@@ -14,7 +15,6 @@ export const ruleSyntax = `A rule is PROTOCOL[:PORTS]:REMOTE, with a description
 
 const protocols = ['tcp', 'udp', 'icmp', 'any'] as const
 const groupId = new RegExp(chosenIdPattern('sg'))
-const cidr = /^\d{1,3}(?:\.\d{1,3}){3}\/\d{1,2}$/
 
 /** A rule as people write it. Throws InvalidArgumentError that says which part is wrong. */
 export function parseRule(text: string, direction: Rule['direction']): Rule {
@@ -67,7 +67,9 @@ function parsePorts(text: string): { port_from: number; port_to: number } {
 
 function parseRemote(text: string): Rule['remote'] {
   if (text === 'any') return { cidr: '0.0.0.0/0' }
-  if (cidr.test(text)) return { cidr: text }
   if (groupId.test(text)) return { security_group: text }
+  const fault = networkFault(text)
+  if (fault === null) return { cidr: text }
+  if (/^[0-9]/.test(text)) throw new InvalidArgumentError(`The remote ${text} ${fault}.`)
   throw new InvalidArgumentError('The remote is a network (10.0.0.0/8), a security group (sg-…), or any.')
 }

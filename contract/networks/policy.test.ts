@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { allowingRule, cidrHolds, type PolicyGroup, policyRule, ruleMatches } from './policy.ts'
+import { allowingRule, type PolicyGroup, type PolicyRule, policyRule, ruleFault, ruleMatches } from './policy.ts'
 
 const web: PolicyGroup = {
   id: 'sg-web',
@@ -42,13 +42,27 @@ test('one port alone is a range of one, none is all of them', () => {
   expect(ruleMatches(policyRule(rule), { protocol: 'tcp', port: null }, stranger)).toBe(true)
 })
 
-test.each([
-  ['0.0.0.0/0', '255.255.255.255', true],
-  ['10.0.0.0/8', '10.255.255.255', true],
-  ['10.0.0.0/8', '11.0.0.0', false],
-  ['192.0.2.7/32', '192.0.2.7', true],
-  ['192.0.2.7/32', '192.0.2.8', false],
-  ['128.0.0.0/1', '127.255.255.255', false],
-])('%s holds %s: %s', (cidr, address, holds) => {
-  expect(cidrHolds(cidr, address)).toBe(holds)
+const everything: PolicyRule = { direction: 'ingress', protocol: 'any', ports: null, remote: { cidr: '0.0.0.0/0' } }
+const all = { from: 0, to: 65_535 }
+
+test.each<[Partial<PolicyRule>, string]>([
+  [{ remote: { cidr: '0.0.0.0/00' } }, 'write 0.0.0.0/0'],
+  [{ remote: { cidr: '010.0.0.0/8' } }, 'write 10.0.0.0/8'],
+  [{ remote: { cidr: '192.0.2.1/0' } }, 'the network is 0.0.0.0/0'],
+  [{ remote: { cidr: '300.0.0.0/8' } }, 'must be an IPv4 network'],
+  [{ ports: all }, 'protocol any has no ports'],
+  [{ protocol: 'icmp', ports: all }, 'protocol icmp has no ports'],
+  [{ protocol: 'tcp', ports: { from: 81, to: 80 } }, 'are no range'],
+])('a rule with %j cannot be put in force, and lets nothing pass', (changes, why) => {
+  const rule = { ...everything, ...changes }
+  expect(ruleFault(rule)).toContain(why)
+  expect(ruleFault(everything)).toBeNull()
+  for (const protocol of ['tcp', 'udp', 'icmp'] as const) {
+    for (const port of [null, 0, 80, 81, 65_535]) {
+      for (const peer of [stranger, { ...stranger, address: '8.0.0.1' }, neighbour]) {
+        expect(ruleMatches(rule, { protocol, port }, peer)).toBe(false)
+        expect(ruleMatches(everything, { protocol, port }, peer)).toBe(true)
+      }
+    }
+  }
 })

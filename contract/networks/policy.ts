@@ -1,6 +1,7 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern } from '../ids.ts'
 import { oneOf, strict } from '../schema.ts'
+import { holds, networkFault } from './cidr.ts'
 import type { SecurityGroupRule } from './security-groups.ts'
 
 /**
@@ -75,28 +76,30 @@ export function allowingRule(
   return null
 }
 
+/**
+ * What keeps a rule from being put in force, in words, or null. The server refuses such rules; one that came into its
+ * database otherwise lets nothing pass, on hosts as in explanations.
+ */
+export function ruleFault({ protocol, ports, remote }: PolicyRule): string | null {
+  const fault = 'cidr' in remote ? networkFault(remote.cidr) : null
+  if ('cidr' in remote && fault !== null) return `its remote ${remote.cidr} ${fault}`
+  if (ports === null) return null
+  if (protocol !== 'tcp' && protocol !== 'udp') return `protocol ${protocol} has no ports`
+  return ports.from > ports.to ? `its ports ${ports.from}-${ports.to} are no range` : null
+}
+
 /** Whether a rule speaks of such packets to or from such a peer, in whichever direction it is meant. */
 export function ruleMatches(rule: PolicyRule, traffic: Traffic, peer: PolicyPeer): boolean {
   return protocolMatches(rule, traffic) && remoteMatches(rule.remote, peer)
 }
 
 function protocolMatches({ protocol, ports }: PolicyRule, traffic: Traffic): boolean {
-  if (protocol === 'any') return true
+  if (protocol === 'any') return ports === null
   if (protocol !== traffic.protocol) return false
+  if (protocol === 'icmp') return ports === null
   return ports === null || (traffic.port !== null && traffic.port >= ports.from && traffic.port <= ports.to)
 }
 
 function remoteMatches(remote: PolicyRule['remote'], peer: PolicyPeer): boolean {
-  return 'cidr' in remote ? cidrHolds(remote.cidr, peer.address) : peer.groups.has(remote.security_group)
-}
-
-/** Whether an IPv4 network in canonical CIDR notation holds an address. */
-export function cidrHolds(cidr: string, address: string): boolean {
-  const [network = '', prefix = '32'] = cidr.split('/')
-  const shift = 32n - BigInt(prefix)
-  return addressNumber(network) >> shift === addressNumber(address) >> shift
-}
-
-function addressNumber(address: string): bigint {
-  return address.split('.').reduce((number, octet) => number * 256n + BigInt(octet), 0n)
+  return 'cidr' in remote ? holds(remote.cidr, peer.address) : peer.groups.has(remote.security_group)
 }

@@ -7,7 +7,7 @@ import { findSubnet, insertSubnet } from '../store/networks/subnets.ts'
 import { findVpc, insertVpc } from '../store/networks/vpcs.ts'
 import type { Transaction } from '../store/transaction.ts'
 import { parsePublicKey } from './instances/ssh-keys.ts'
-import { firstOffset } from './networks/cidr.ts'
+import { firstOffset } from './networks/address-plan.ts'
 
 const anywhere = (port: number, description: string): SecurityGroupRule => ({
   direction: 'ingress',

@@ -209,6 +209,26 @@ const badInstanceIds = [
   ['inst-00000000000000000000'],
 ] as const
 
+describe('rules of security groups', () => {
+  test.each([
+    ['a prefix with a leading zero', '10.0.0.0/08', 'write 10.0.0.0/8'],
+    ['a prefix of two zeros', '0.0.0.0/00', 'write 0.0.0.0/0'],
+    ['an octet with a leading zero', '010.0.0.0/8', 'write 10.0.0.0/8'],
+    ['padded octets', '001.001.001.002/32', 'write 1.1.1.2/32'],
+    ['bits behind the prefix', '192.0.2.1/0', 'the network is 0.0.0.0/0'],
+    ['no prefix', '192.0.2.1', '192.0.2.1/32'],
+    ['hexadecimal', '0x0a.0.0.0/8', 'must be an IPv4 network'],
+    ['three parts', '10.0.0/8', 'must be an IPv4 network'],
+    ['a line break', '10.0.0.0/8\n', 'must be an IPv4 network'],
+    ['IPv6', '::/0', 'must be an IPv4 network'],
+  ])('a remote with %s is refused, and what would be right is said', async (_name, cidr, right) => {
+    const rule = { direction: 'ingress', protocol: 'tcp', port_from: 22, remote: { cidr }, description: '' }
+    await expectInvalid(stack, '/v1/security-groups', { spec: { rules: [rule] } }, ['/spec/rules/0/remote/cidr'])
+    const patch = await stack.api('PATCH', '/v1/security-groups/sg-ssh', { spec: { rules: [rule] } })
+    expect(patch.body.errors[0]?.message).toContain(right)
+  })
+})
+
 describe('public addresses', () => {
   test.each(badInstanceIds)('an instance like %j is refused, and nothing is allocated or changed', async (id) => {
     await expectInvalid(stack, '/v1/public-ips', { spec: { instance_id: id } }, ['/spec/instance_id'])

@@ -1,6 +1,6 @@
 import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import type { DesiredPower, InstanceState } from '@berth/contract/instances/states.ts'
-import { addressOf } from '@berth/server/domain/networks/public-pools.ts'
+import { formatAddress } from '@berth/contract/networks/cidr.ts'
 import type { HostRow, InstanceRow, OperationRow, PublicIpRow, SubnetAddressRow } from '@berth/server/store/schema.ts'
 import SqliteDatabase from 'better-sqlite3'
 
@@ -62,7 +62,7 @@ export class Observer {
       operations: new Map(operations.all().map((row) => [row.id, row])),
       addresses: addresses.all(),
       publicIps: new Map(publicIps.all().map((row) => [row.id, row])),
-      publicAddresses: new Map(publicAddresses.all().map((row) => [row.public_ip_id, addressOf(row.number)])),
+      publicAddresses: new Map(publicAddresses.all().map((row) => [row.public_ip_id, formatAddress(row.number)])),
       hosts: hosts.all(),
       labels: labels.all(),
       groups: groups.all(),

@@ -88,6 +88,7 @@ describe('a question that cannot be answered', () => {
     ['an instance that is not there', { to: 'inst-00000000000000000000' }, ['/to']],
     ['the same instance twice', {}, ['/to']],
     ['no address', { to: '300.1.1.1' }, ['/to']],
+    ['an address that some read as octal', { to: '010.64.0.4' }, ['/to']],
     ['no port for tcp', { to: '192.0.2.1', port: undefined }, ['/port']],
     ['a port for icmp', { to: '192.0.2.1', protocol: 'icmp' }, ['/port']],
     ['a port beyond the last', { to: '192.0.2.1', port: 65_536 }, ['/port']],

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import type { HostOrphan } from '@berth/contract/hosts/agent-protocol.ts'
 import { hostTableName, namespacePrefix, uplinkName, vpcNamespaceName } from '@berth/contract/hosts/names.ts'
-import { cidrHolds } from '@berth/contract/networks/policy.ts'
+import { holds } from '@berth/contract/networks/cidr.ts'
 import type { KnownObjects } from '../../sys/leftovers.ts'
 import { type Abortable, runCommand } from '../../sys/run-command.ts'
 import { uplinkInside } from '../names.ts'
@@ -123,7 +123,7 @@ export function strayConnections(
   { cidr, cards, gateways }: Pick<ExplainedVpc, 'cidr' | 'cards' | 'gateways'>,
 ) {
   const held = new Set([...cards.map(({ ip }) => ip), ...gateways])
-  const isStray = (address: string) => /^[0-9.]+$/.test(address) && cidrHolds(cidr, address) && !held.has(address)
+  const isStray = (address: string) => holds(cidr, address) && !held.has(address)
   const found = list.split('\n').flatMap((line) => {
     const [, source = '', destination = ''] = /\bsrc=(\S+) dst=(\S+)/.exec(line) ?? []
     return isStray(source) || isStray(destination) ? [`${source} ${destination}`] : []

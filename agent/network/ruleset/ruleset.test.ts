@@ -53,6 +53,13 @@ test('cards with several groups, none, unknown ones, public addresses and bandwi
   expectGolden(import.meta.dirname, 'ruleset-many.nft', render(many))
 })
 
+test('a rule that cannot be put in force is left out, and the others of its group stay', () => {
+  const bad = { direction: 'ingress', protocol: 'any', ports: null, remote: { cidr: '10.0.0.0/08' } } as const
+  const first = { ...web, rules: [bad, ...web.rules] }
+  const last = { ...web, rules: [...web.rules, { ...bad, direction: 'egress' as const }] }
+  for (const group of [first, last]) expect(render({ ...one, groups: [group] })).toBe(render(one))
+})
+
 test('what an earlier ruleset had and this one has not goes in the same transaction', () => {
   expectGolden(import.meta.dirname, 'ruleset-shrunk.nft', render(one, many))
 })

@@ -1,5 +1,5 @@
 import { groupKey } from '@berth/contract/hosts/names.ts'
-import type { PolicyGroup, PolicyRule } from '@berth/contract/networks/policy.ts'
+import { type PolicyGroup, type PolicyRule, ruleFault } from '@berth/contract/networks/policy.ts'
 import { linkLocalRange, nameServerUser, serviceAddress, uplinkInside, uplinkRange } from '../names.ts'
 import type { Nic } from '../nic.ts'
 
@@ -8,7 +8,7 @@ export interface RulesetPlan {
   /** The VPC's own network. */
   cidr: string
   nics: readonly Nic[]
-  /** The groups that the cards carry; a group that is not here lets nothing pass. */
+  /** The groups that the cards carry; a group that is not here lets nothing pass, nor does a rule with a fault. */
   groups: readonly PolicyGroup[]
 }
 
@@ -34,6 +34,12 @@ const clientOfDhcp = '@th,288,48'
 
 /** Connections that an instance may have open in each direction: a guest must not fill the table of its neighbours. */
 export const mostConnections = 8192
+
+/**
+ * Fastest bandwidth that packets of a guest are held to, Mbit/s: the kernel counts a bucket in 64 bits of nanoseconds times
+ * bytes (nft_limit_init, net/netfilter/nft_limit.c), and refuses the ruleset for a larger one. No card of a guest is as fast.
+ */
+export const fastestHeld = 130_000
 
 /** Packets a second that a guest may send to the services of its namespace (DNS, DHCP, metadata, ping). */
 export const servicePacketsPerSecond = 1000
@@ -103,7 +109,7 @@ export function rulesetOf(plan: RulesetPlan): Ruleset {
       [
         'inet vpc rates',
         nics
-          .filter((nic) => nic.bandwidth_mbps > 0)
+          .filter((nic) => isHeld(nic.bandwidth_mbps))
           .map((nic) => `"${nic.tap}" : jump ${rateChain(nic.bandwidth_mbps)}`),
       ],
       ['inet vpc public_in', withPublic.map((nic) => `${nic.public_ip} : ${nic.ip}`)],
@@ -157,7 +163,11 @@ function membersOf(nics: readonly Nic[]): Map<string, string[]> {
 }
 
 function distinctRates(nics: readonly Nic[]): number[] {
-  return [...new Set(nics.map((nic) => nic.bandwidth_mbps))].filter((mbps) => mbps > 0).sort((a, b) => a - b)
+  return [...new Set(nics.map((nic) => nic.bandwidth_mbps))].filter(isHeld).sort((a, b) => a - b)
+}
+
+function isHeld(mbps: number): boolean {
+  return mbps > 0 && mbps <= fastestHeld
 }
 
 /** `chains` has those of the known groups. */
@@ -166,7 +176,7 @@ function jumps(nic: Nic, chains: ReadonlyMap<string, string>): string[] {
 }
 
 function directionRules(group: PolicyGroup, direction: PolicyRule['direction']): string[] {
-  return group.rules.filter((rule) => rule.direction === direction).map(renderRule)
+  return group.rules.filter((rule) => rule.direction === direction && ruleFault(rule) === null).map(renderRule)
 }
 
 /** One rule of a group: what it matches, then `accept`. */

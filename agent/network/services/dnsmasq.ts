@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { chmod, mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
-import { Address4 } from 'ip-address'
+import { formatAddress, netmaskOf, networkOf } from '@berth/contract/networks/cidr.ts'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../../sys/process.ts'
 import type { Abortable } from '../../sys/run-command.ts'
 import { nameServerUser, tapMtu } from '../names.ts'
@@ -30,10 +30,9 @@ export function renderDnsmasqConfig(
   nameServers: readonly string[],
 ): string {
   const ranges = network.subnets.flatMap((subnet, index) => {
-    const address = new Address4(subnet.cidr)
-    const netmask = Address4.fromBigInt((0xffff_ffffn << BigInt(32 - address.subnetMask)) & 0xffff_ffffn).correctForm()
+    const range = networkOf(subnet.cidr)
     return [
-      `dhcp-range=set:s${index},${address.startAddress().correctForm()},static,${netmask},1h`,
+      `dhcp-range=set:s${index},${formatAddress(range.first)},static,${netmaskOf(range)},1h`,
       `dhcp-option=tag:s${index},option:router,${subnet.gateway}`,
       `dhcp-option=tag:s${index},option:dns-server,${subnet.gateway}`,
     ]

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises'
-import { isIPv4 } from 'node:net'
+import { holds, parseAddress } from '@berth/contract/networks/cidr.ts'
 
 /** Where a host names the servers it asks (resolv.conf(5)); the second one lists those behind systemd-resolved's stub. */
 const files = { own: '/etc/resolv.conf', behindStub: '/run/systemd/resolve/resolv.conf' } as const
@@ -20,13 +20,15 @@ const mostBytes = 65_536
 export async function hostNameServers(): Promise<string[]> {
   const own = parseNameServers(await read(files.own))
   const servers = own.includes(stub) ? [...own, ...parseNameServers(await read(files.behindStub))] : own
-  return [...new Set(servers)].filter((address) => !/^(?:127|0)\./.test(address)).slice(0, mostServers)
+  return [...new Set(servers)]
+    .filter((address) => !['127.0.0.0/8', '0.0.0.0/8'].some((range) => holds(range, address)))
+    .slice(0, mostServers)
 }
 
 /** IPv4 addresses of the `nameserver` lines of a resolv.conf(5), in its order. Pure. */
 export function parseNameServers(text: string): string[] {
   const named = text.matchAll(/^nameserver[ \t]+(\S+)/gm)
-  return [...named].map(([, address = '']) => address).filter((address) => isIPv4(address))
+  return [...named].map(([, address = '']) => address).filter((address) => parseAddress(address) !== null)
 }
 
 async function read(path: string): Promise<string> {

@@ -1,6 +1,6 @@
 import type { HostOrphan } from '@berth/contract/hosts/agent-protocol.ts'
 import { hostTableName, uplinkName } from '@berth/contract/hosts/names.ts'
-import { Address4 } from 'ip-address'
+import { formatAddress, holds, networkOf, parseAddress, sizeOf } from '@berth/contract/networks/cidr.ts'
 import type { NetworkHealth } from '../../host-driver.ts'
 import type { KnownObjects } from '../../sys/leftovers.ts'
 import { type Abortable, CommandError, runCommand } from '../../sys/run-command.ts'
@@ -19,7 +19,7 @@ export interface Uplink {
 }
 
 /** How many pairs the range of the uplinks holds; the first is left out, as networks are. */
-const pairs = 2 ** (32 - new Address4(uplinkRange).subnetMask - 1)
+const pairs = sizeOf(networkOf(uplinkRange)) / 2
 
 /**
  * The uplinks of the VPCs of this host, with the rules and routes of the host's own network namespace. The kernel
@@ -352,12 +352,17 @@ function difference(list: readonly string[], other: readonly string[]): string[]
   return list.filter((each) => !other.includes(each))
 }
 
+/** Whether an address, with or without its prefix length, is of the range of the uplinks. */
 function inRange(address: string): boolean {
-  return new Address4(address).isInSubnet(new Address4(uplinkRange))
+  return holds(uplinkRange, withoutPrefix(address))
 }
 
 function pairOf(address: string): number {
-  return Number((new Address4(address).bigInt() - new Address4(uplinkRange).startAddress().bigInt()) / 2n)
+  return Math.floor(((parseAddress(withoutPrefix(address)) ?? 0) - networkOf(uplinkRange).first) / 2)
+}
+
+function withoutPrefix(address: string): string {
+  return address.replace(/[/].*$/, '')
 }
 
 function lowestFreePair(links: ReadonlyMap<string, readonly string[]>): number {
@@ -367,7 +372,6 @@ function lowestFreePair(links: ReadonlyMap<string, readonly string[]>): number {
 }
 
 function pairAddresses(pair: number): Pick<Uplink, 'outsideAddress' | 'insideAddress'> {
-  const first = new Address4(uplinkRange).startAddress().bigInt() + BigInt(2 * pair)
-  const [outsideAddress, insideAddress] = [first, first + 1n].map((n) => Address4.fromBigInt(n).correctForm())
-  return { outsideAddress: outsideAddress ?? '', insideAddress: insideAddress ?? '' }
+  const first = networkOf(uplinkRange).first + 2 * pair
+  return { outsideAddress: formatAddress(first), insideAddress: formatAddress(first + 1) }
 }

@@ -11,7 +11,7 @@ import { listVpcsById } from '../../store/networks/vpcs.ts'
 import type { Reader } from '../../store/transaction.ts'
 import { findKnownImage } from '../images/images.ts'
 import { findRemovedImages } from '../images/reports.ts'
-import { gatewayOf } from '../networks/cidr.ts'
+import { gatewayOf } from '../networks/address-plan.ts'
 
 /** What a host should have, once its revision is another than `since`; null when nothing changed within `holdMs`. */
 export async function readDesired(

@@ -15,8 +15,8 @@ import { takeAddress } from '../../store/networks/subnets.ts'
 import type { Reader, Transaction } from '../../store/transaction.ts'
 import { placementCandidates } from '../hosts/hosts.ts'
 import { findKnownImage } from '../images/images.ts'
+import { addressAt } from '../networks/address-plan.ts'
 import { resolveNetwork } from '../networks/card-placement.ts'
-import { addressAt } from '../networks/cidr.ts'
 import { takeAutoAssigned } from '../networks/public-ips.ts'
 import {
   defaultSecurityGroupId,

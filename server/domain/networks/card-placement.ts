@@ -1,5 +1,6 @@
 import type { FieldError } from '@berth/contract/errors.ts'
 import type { InstanceSpecInput } from '@berth/contract/instances/instances.ts'
+import { contains } from '@berth/contract/networks/cidr.ts'
 import type { Context } from '../../context.ts'
 import {
   findFreedAddress,
@@ -10,7 +11,7 @@ import {
 } from '../../store/networks/subnets.ts'
 import { findVpc, insertVpc } from '../../store/networks/vpcs.ts'
 import type { Transaction } from '../../store/transaction.ts'
-import { addressAt, contains, firstOffset } from './cidr.ts'
+import { addressAt, firstOffset } from './address-plan.ts'
 
 /** The network of instances that name none; made on first use. */
 const defaultVpc = { id: 'vpc-default', cidr: '10.64.0.0/16' } as const

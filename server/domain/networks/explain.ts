@@ -1,3 +1,4 @@
+import { parseAddress } from '@berth/contract/networks/cidr.ts'
 import type { NetworkExplanation, NetworkQuestion } from '@berth/contract/networks/explain.ts'
 import { policyRule, type Traffic } from '@berth/contract/networks/policy.ts'
 import { validationError } from '../../api-error.ts'
@@ -8,7 +9,7 @@ import { listSecurityGroupsById } from '../../store/networks/security-groups.ts'
 import { findInstanceByAddress, listSubnetsOfVpcs } from '../../store/networks/subnets.ts'
 import { getVpc } from '../../store/networks/vpcs.ts'
 import type { Reader } from '../../store/transaction.ts'
-import { gatewayOf } from './cidr.ts'
+import { gatewayOf } from './address-plan.ts'
 import { checkTraffic, type End, type InstanceEnd } from './explained-path.ts'
 
 /** Whether packets that open a connection arrive, which rule lets them or what is missing. Changes nothing. */
@@ -54,8 +55,9 @@ function trafficOf({ protocol, port }: NetworkQuestion): Traffic {
 /** The instance that is named by its id, null for an address. Throws validation_failed for one that is not there. */
 async function namedInstance(db: Reader, end: string, pointer: string): Promise<StoredInstance | null> {
   if (isAddress(end)) {
-    if (end.split('.').every((octet) => Number(octet) <= 255)) return null
-    throw validationError([{ pointer, message: 'must be an IPv4 address or the id of an instance' }])
+    if (parseAddress(end) !== null) return null
+    const message = 'must be the id of an instance, or an IPv4 address of numbers from 0 to 255 without leading zeros'
+    throw validationError([{ pointer, message }])
   }
   const instance = await findInstance(db, end)
   if (instance === null || instance.terminated_at !== null) {

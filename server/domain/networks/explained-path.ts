@@ -1,7 +1,7 @@
+import { holds } from '@berth/contract/networks/cidr.ts'
 import type { NetworkCheck } from '@berth/contract/networks/explain.ts'
 import {
   allowingRule,
-  cidrHolds,
   type PolicyGroup,
   type PolicyPeer,
   type PolicyRule,
@@ -66,7 +66,7 @@ function fromOutside(address: string, to: InstanceEnd, traffic: Traffic): Networ
   if (to.publicAddress === '') {
     return [drops('route', 'no_public_address', `${to.id} has no public address, so nothing from outside reaches it.`)]
   }
-  if (cidrHolds(to.vpc.cidr, address)) {
+  if (holds(to.vpc.cidr, address)) {
     const message = `${address} belongs to ${to.vpc.id} (${to.vpc.cidr}); from outside such packets are forged.`
     return [drops('route', 'address_of_the_vpc', message)]
   }
@@ -78,11 +78,11 @@ function fromOutside(address: string, to: InstanceEnd, traffic: Traffic): Networ
 
 function toOutside(from: InstanceEnd, address: string, traffic: Traffic): NetworkCheck[] {
   if (address === metadataAddress || from.vpc.gateways.includes(address)) return [serviceCheck(from, address, traffic)]
-  if (cidrHolds(from.vpc.cidr, address)) {
+  if (holds(from.vpc.cidr, address)) {
     const message = `${address} is of ${from.vpc.id} (${from.vpc.cidr}), but no instance there has it.`
     return [drops('route', 'address_without_instance', message)]
   }
-  if (cidrHolds(uplinkAddresses, address) || cidrHolds('169.254.0.0/16', address)) {
+  if (holds(uplinkAddresses, address) || holds('169.254.0.0/16', address)) {
     return [drops('route', 'address_without_instance', `${address} is never reached from inside a VPC.`)]
   }
   const source = from.publicAddress === '' ? "the host's own address" : from.publicAddress

@@ -1,4 +1,5 @@
 import { newId } from '@berth/contract/ids.ts'
+import { formatAddress } from '@berth/contract/networks/cidr.ts'
 import type { PublicIp, PublicIpCreate, PublicIpPatch } from '@berth/contract/networks/public-ips.ts'
 import { ApiError, inUse, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
@@ -27,7 +28,7 @@ import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
-import { addressOf, type PublicPool } from './public-pools.ts'
+import type { PublicPool } from './public-pools.ts'
 
 /** Allocate an address of a pool, and attach it when an instance is named, in place of one that came with that. */
 export async function createPublicIp(ctx: Context, tx: Transaction, body: PublicIpCreate): Promise<PublicIp> {
@@ -145,7 +146,7 @@ function poolOf(ctx: Context, name: string | undefined): PublicPool {
 
 async function takeAddressOf(tx: Transaction, pool: PublicPool, publicIpId: string): Promise<string> {
   const number = await takePublicAddress(tx, publicIpId, pool.range)
-  if (number !== null) return addressOf(number)
+  if (number !== null) return formatAddress(number)
   throw new ApiError('no_public_addresses', `Pool ${pool.name} (${pool.cidr}) has no free public address.`)
 }
 

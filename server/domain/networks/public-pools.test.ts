@@ -1,5 +1,6 @@
+import { formatAddress } from '@berth/contract/networks/cidr.ts'
 import { describe, expect, test } from 'vitest'
-import { addressOf, parsePublicPools } from './public-pools.ts'
+import { parsePublicPools } from './public-pools.ts'
 
 const parse = (cidr: string, ...before: string[]) =>
   parsePublicPools([...before, cidr].map((each, n) => ({ name: `pool-${n}`, cidr: each })))
@@ -16,7 +17,11 @@ describe('the pools of a configuration', () => {
     const [pool] = parse(cidr)
     if (pool === undefined) throw new Error('it has one pool')
     const { range } = pool
-    expect([addressOf(range.first), addressOf(range.last), range.last - range.first + 1]).toEqual([first, last, count])
+    expect([formatAddress(range.first), formatAddress(range.last), range.last - range.first + 1]).toEqual([
+      first,
+      last,
+      count,
+    ])
   })
 
   test('are in the order in which they are given', () => {
@@ -33,7 +38,7 @@ describe('the pools of a configuration', () => {
     ['203.0.0.0/15', 'between /16 and /32'],
     ['203.0.113.0/33', 'must be an IPv4 network'],
     ['203.0.113.1/24', 'the network is 203.0.113.0/24'],
-    ['203.0.113.0', 'must be an IPv4 network'],
+    ['203.0.113.0', 'the address alone is 203.0.113.0/32'],
     ['203.0.113/24', 'must be an IPv4 network'],
     ['', 'must be an IPv4 network'],
     ['2001:db8::/32', 'must be an IPv4 network'],

@@ -1,8 +1,7 @@
+import { lastOf, networkFault, networkOf, overlap } from '@berth/contract/networks/cidr.ts'
 import { namePattern } from '@berth/contract/schema.ts'
-import { Address4 } from 'ip-address'
 import type { PublicPoolConfig } from '../../config.ts'
 import type { AddressRange } from '../../store/networks/public-ips.ts'
-import { addressRangeFault, overlap } from './cidr.ts'
 
 /** A pool of public addresses; `range` has those that may be handed out. */
 export interface PublicPool extends PublicPoolConfig {
@@ -35,17 +34,12 @@ export function parsePublicPools(configs: readonly PublicPoolConfig[]): PublicPo
   return pools
 }
 
-/** The IPv4 address of a number, in the usual form. */
-export function addressOf(number: number): string {
-  return Address4.fromBigInt(BigInt(number)).correctForm()
-}
-
 function poolFault(name: string, cidr: string, others: readonly PublicPool[]): string | null {
   if (!new RegExp(namePattern).test(name)) return 'its name must be of a-z, 0-9 and -, at most 63 characters'
   if (others.some((other) => other.name === name)) return 'another pool has this name'
-  const fault = addressRangeFault(cidr)
+  const fault = networkFault(cidr)
   if (fault !== null) return `its range ${fault}`
-  if (new Address4(cidr).subnetMask < 16) return 'its range must have a prefix between /16 and /32'
+  if (networkOf(cidr).prefixLength < 16) return 'its range must have a prefix between /16 and /32'
   const clash = unusable.find(([network]) => overlap(network, cidr))
   if (clash !== undefined) return `its range overlaps ${clash[0]}, which ${clash[1]}`
   const other = others.find((candidate) => overlap(candidate.cidr, cidr))
@@ -54,8 +48,7 @@ function poolFault(name: string, cidr: string, others: readonly PublicPool[]): s
 
 /** Without the network's own address and broadcast, which a /31 (RFC 3021) and a /32 do not have. */
 function rangeOf(cidr: string): AddressRange {
-  const network = new Address4(cidr)
-  const start = Number(network.startAddress().bigInt())
-  const end = Number(network.endAddress().bigInt())
-  return network.subnetMask >= 31 ? { first: start, last: end } : { first: start + 1, last: end - 1 }
+  const network = networkOf(cidr)
+  const [first, last] = [network.first, lastOf(network)]
+  return network.prefixLength >= 31 ? { first, last } : { first: first + 1, last: last - 1 }
 }

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { FieldError } from '@berth/contract/errors.ts'
 import { newId } from '@berth/contract/ids.ts'
+import { networkFault } from '@berth/contract/networks/cidr.ts'
 import type {
   SecurityGroup,
   SecurityGroupCreate,
@@ -28,7 +29,6 @@ import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Reader, Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
-import { addressRangeFault } from './cidr.ts'
 
 /** The group of instances that name none. */
 export const defaultSecurityGroupId = 'sg-default'
@@ -136,7 +136,7 @@ async function checkRules(db: Reader, ownId: string, rules: readonly SecurityGro
     const found = portFaults(rule).map((fault) => ({ ...fault, pointer: `${pointer}${fault.pointer}` }))
     const { remote } = rule
     if ('cidr' in remote) {
-      const fault = addressRangeFault(remote.cidr)
+      const fault = networkFault(remote.cidr)
       if (fault !== null) found.push({ pointer: `${pointer}/remote/cidr`, message: fault })
     } else if (remote.security_group !== ownId && !known.has(remote.security_group)) {
       const message = `there is no security group ${remote.security_group}`

@@ -1,4 +1,5 @@
 import { newId } from '@berth/contract/ids.ts'
+import { contains, overlap } from '@berth/contract/networks/cidr.ts'
 import type { Subnet, SubnetCreate, SubnetPatch } from '@berth/contract/networks/subnets.ts'
 import { ApiError, inUse, mostUsers, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
@@ -19,14 +20,14 @@ import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
-import { cidrFault, contains, firstOffset, gatewayOf, overlap, usableAddresses } from './cidr.ts'
+import { firstOffset, gatewayOf, usableAddresses, vpcNetworkFault } from './address-plan.ts'
 
 /** Make a subnet inside its VPC that overlaps no other of it. */
 export async function createSubnet(ctx: Context, tx: Transaction, body: SubnetCreate): Promise<Subnet> {
   const id = body.id ?? newId('subnet', ctx.now())
   if ((await findSubnet(tx.db, id)) !== null) throw new ApiError('already_exists', `There is a subnet ${id} already.`)
   const { vpc_id: vpcId, cidr } = body.spec
-  const fault = cidrFault(cidr)
+  const fault = vpcNetworkFault(cidr)
   if (fault !== null) throw validationError([{ pointer: '/spec/cidr', message: fault }])
   const vpc = await findVpc(tx.db, vpcId)
   if (vpc === null) throw validationError([{ pointer: '/spec/vpc_id', message: `there is no VPC ${vpcId}` }])

@@ -17,11 +17,11 @@ import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, etagOf } from '../if-match.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
-import { cidrFault } from './cidr.ts'
+import { vpcNetworkFault } from './address-plan.ts'
 
 /** Make a VPC; any two may have the same CIDR. */
 export async function createVpc(ctx: Context, tx: Transaction, body: VpcCreate): Promise<Vpc> {
-  const fault = cidrFault(body.spec.cidr)
+  const fault = vpcNetworkFault(body.spec.cidr)
   if (fault !== null) throw validationError([{ pointer: '/spec/cidr', message: fault }])
   const id = body.id ?? newId('vpc', ctx.now())
   if ((await findVpc(tx.db, id)) !== null) throw new ApiError('already_exists', `There is a VPC ${id} already.`)

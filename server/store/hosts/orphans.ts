@@ -1,6 +1,6 @@
 import type { HostOrphan } from '@berth/contract/hosts/agent-protocol.ts'
 import type { ServerOrphanKind } from '@berth/contract/hosts/orphans.ts'
-import { Address4 } from 'ip-address'
+import { formatAddress } from '@berth/contract/networks/cidr.ts'
 import { sql } from 'kysely'
 import type { Reader, Transaction } from '../transaction.ts'
 
@@ -61,7 +61,7 @@ export const checks: readonly Check[] = [
       .execute()
     return rows.map(({ number, public_ip_id }) => ({
       kind: 'public_address',
-      name: Address4.fromBigInt(BigInt(number)).correctForm(),
+      name: formatAddress(number),
       host_id: '',
       detail: `held for ${public_ip_id}, which is gone`,
     }))
