@@ -938,7 +938,7 @@ export interface components {
                 /** @description The id when absent */
                 title?: string;
                 /**
-                 * @description http or https, without credentials, never of a loopback or link-local address
+                 * @description http or https, without credentials, never of an address of the host itself or its link
                  * @example https://images.example/disk.qcow2
                  */
                 source_url: string;

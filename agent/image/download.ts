@@ -226,10 +226,10 @@ async function refuseOtherContent(url: string, partial: string, expected: Checks
   if (actual === expected.hex) return
   const { size } = await lstat(partial)
   const name = expected.algorithm === 'sha256' ? 'SHA-256' : 'SHA-512'
-  throw new ImageDownloadError(
-    'bad_checksum',
-    `GET ${url}: the ${size} bytes have ${name} ${actual}, expected ${expected.hex}`,
-  )
+  // Whoever may name a URL learns only that something else is there, not what: its length and digest are for the log.
+  const cause = new Error(`the ${size} bytes have ${name} ${actual}`)
+  const what = `GET ${url}: the file there is not the one that was registered, with ${name} ${expected.hex}`
+  throw new ImageDownloadError('bad_checksum', what, { retryable: false, cause })
 }
 
 /** What If-Range may carry: a strong ETag, else Last-Modified; null when the server names no version. */

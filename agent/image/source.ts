@@ -1,16 +1,23 @@
 import { type LookupAddress, type LookupOptions, lookup } from 'node:dns'
 import type { LookupFunction } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { addressFault, type PrivateSources, type SourceFault, sourceFault } from '@berth/contract/images/source.ts'
 import { ImageDownloadError } from './download-error.ts'
 
+/** The addresses that this machine has at this moment, on any interface. */
+export function hostAddresses(): string[] {
+  return Object.values(networkInterfaces()).flatMap((entries = []) => entries.map(({ address }) => address))
+}
+
 /**
- * Parse the URL of an image source, or of what it redirects to. Throws ImageDownloadError for what `sourceFault` finds.
+ * Parse the URL of an image source, or of what it redirects to, right before it is connected to. Throws
+ * ImageDownloadError for what `sourceFault` finds, and for an address of this machine.
  */
 export function parseSourceUrl(text: string, allowPrivateSources: PrivateSources, base?: URL): URL {
   const url = URL.parse(text, base)
   // of what is no URL nobody knows which part is a secret
   if (url === null) throw new ImageDownloadError('bad_url', 'what is not a URL')
-  refuse(sourceFault(url, allowPrivateSources), url.href)
+  refuse(sourceFault(url, { allowPrivateSources, ownAddresses: hostAddresses() }), url.href)
   return url
 }
 
@@ -24,7 +31,8 @@ export function guardedLookup(url: string, allowPrivateSources: PrivateSources):
     lookup(hostname, all, (error, addresses: LookupAddress[]) => {
       if (error !== null) return callback(error, '', 0)
       try {
-        for (const { address } of addresses) refuse(addressFault(address, allowPrivateSources), url)
+        const rules = { allowPrivateSources, ownAddresses: hostAddresses() }
+        for (const { address } of addresses) refuse(addressFault(address, rules), url)
       } catch (refusal) {
         // Always ImageDownloadError; node:http hands it on as the request's error.
         return callback(refusal instanceof Error ? refusal : new Error(String(refusal)), '', 0)

@@ -33,7 +33,10 @@ export function addDevCommand(program: Command): void {
     )
     .addOption(new Option('--image-catalogue <file>', 'images that can be had').env('BERTH_IMAGE_CATALOGUE'))
     .addOption(
-      new Option('--allow-private-image-sources', 'download images also from loopback and link-local addresses')
+      new Option(
+        '--allow-private-image-sources',
+        'download images also from loopback, link-local and shared addresses, and those of this host',
+      )
         .env('BERTH_ALLOW_PRIVATE_IMAGE_SOURCES')
         .default(false),
     )

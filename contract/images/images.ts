@@ -61,7 +61,7 @@ const lineText = '^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$'
 const SourceUrl = Type.String({
   pattern: '^https?://[!-~]+$',
   maxLength: 2048,
-  description: 'http or https, without credentials, never of a loopback or link-local address',
+  description: 'http or https, without credentials, never of an address of the host itself or its link',
   examples: ['https://images.example/disk.qcow2'],
 })
 

@@ -125,7 +125,7 @@ async function getOwnImage(ctx: Context, db: Reader, id: string): Promise<Stored
 
 function sourceUrlFault(text: string, allowPrivateSources: PrivateSources): string | null {
   const url = URL.parse(text)
-  return url === null ? 'is not a URL' : (sourceFault(url, allowPrivateSources)?.message ?? null)
+  return url === null ? 'is not a URL' : (sourceFault(url, { allowPrivateSources })?.message ?? null)
 }
 
 async function readImageIn(ctx: Context, db: Reader, id: string): Promise<Image> {
