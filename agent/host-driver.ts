@@ -8,6 +8,7 @@ import type {
   ObservedRepair,
   RemovedImage,
 } from '@berth/contract/hosts/agent-protocol.ts'
+import type { MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
 import type { GuestDesk } from './metadata/guest.ts'
 import type { Nic } from './network/nic.ts'
@@ -89,7 +90,7 @@ export interface HostDriver {
    * has left. Throws HostError when it does not come up, nothing of it left alive.
    */
   start(instance: DesiredInstance, nic: Nic, slot: number, options: { signal: AbortSignal }): Promise<Vmm>
-  /** The VMM of an instance that runs already, or null. */
+  /** The VMM of an instance that runs already, or null. One that does not answer is there all the same. */
   adopt(instanceId: string): Promise<Vmm | null>
   /** Leave nothing of an instance: process, tap, namespace when it was the last, disk, seed, logs, sockets. */
   remove(instanceId: string, vpcId: string, options: { signal: AbortSignal }): Promise<void>
@@ -127,17 +128,20 @@ export interface NetworkHealth {
   unattached: string[]
 }
 
+/** What a guest does: its CPUs run, it has powered itself off and the process only waits to be ended, or why neither. */
+export type GuestState = 'running' | 'off' | MachineTrouble
+
 /** A running VMM process. */
 export interface Vmm {
-  /** Whether the guest's CPUs run, or it has powered itself off and the process only waits to be ended. */
-  guestState(): 'running' | 'off'
+  /** What the guest does, as far as the process said; `unreachable` while it does not answer. */
+  guestState(): GuestState
   /** Press the ACPI power button. */
   powerButton(): Promise<void>
   /** What it used since its start. Throws when it cannot be asked. */
   usage(): Promise<Pick<ObservedUsage, 'cpu_ms' | 'memory_bytes' | 'disk_read_bytes' | 'disk_written_bytes'>>
   /** End the process, by force if need be; resolves when it is gone. */
   quit(): Promise<void>
-  /** Called when the guest powered off and when the process is gone; at once when that has happened already. */
+  /** Called when the guest does something else and when the process is gone; at once when that has happened already. */
   onChange(listener: () => void): void
   /** True once the process is gone. */
   exited(): boolean

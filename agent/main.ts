@@ -122,6 +122,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
     log,
   })
   metrics.countRecords(() => reconciler.powers())
+  metrics.countTroubles(() => reconciler.troubles())
   const usage = new UsageSampler(driver, now, log)
   metrics.showUsage(() => usage.latest)
   const session = ledger.nextSession(now())

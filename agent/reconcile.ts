@@ -1,5 +1,6 @@
 import type { Desired, DesiredInstance, Observed } from '@berth/contract/hosts/agent-protocol.ts'
 import { maxSlots } from '@berth/contract/hosts/names.ts'
+import type { MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import type { ObservedPower } from '@berth/contract/instances/states.ts'
 import type { Logger } from 'pino'
 import type { AgentSettings } from './config.ts'
@@ -126,6 +127,15 @@ export class Reconciler {
   powers(): ReadonlyMap<ObservedPower, number> {
     const counts = new Map<ObservedPower, number>()
     for (const { power } of this.#records.values()) counts.set(power, (counts.get(power) ?? 0) + 1)
+    return counts
+  }
+
+  /** The machines that do not run their guest, by why. */
+  troubles(): ReadonlyMap<MachineTrouble, number> {
+    const counts = new Map<MachineTrouble, number>()
+    for (const { trouble } of this.#records.values()) {
+      if (trouble !== null) counts.set(trouble.reason, (counts.get(trouble.reason) ?? 0) + 1)
+    }
     return counts
   }
 

@@ -71,6 +71,18 @@ export const failureCatalogue = {
   vmm_crashed: 'QEMU ended unexpectedly; it is started again with growing pauses.',
   host_restarted: 'The host was restarted; what should run is started again.',
   powered_off: 'The instance is off. `start` boots it again.',
+  guest_panicked:
+    "The kernel of the guest panicked. See the console log for the cause; what follows is the instance's `on_panic`.",
+  internal_error:
+    "QEMU cannot go on with the guest. See qemu.log of the instance; what follows is the instance's `on_panic`.",
+  suspended: 'The guest has gone to sleep. `reboot` starts it again; the power button of a `stop` wakes it, too.',
+  paused: 'Something on the host besides Berth has paused the machine over its QMP socket. `cont` there, or `reboot`.',
+  io_error:
+    'A disk of the machine cannot be read or written, and the guest waits. It goes on when the disk works again. Look at the disks of the host.',
+  storage_full:
+    'The disk of the host is full, and the guest waits to write. It goes on by itself when there is room; nothing is lost.',
+  unreachable:
+    'QEMU does not answer the agent of its host, so it is not known what the guest does. The machine is left as it is; `stop` and DELETE end it by a signal after their grace.',
   crash_loop: 'QEMU ended soon after its start too often. See the console log; `start` tries again.',
   guest_shutdown: 'The guest powered itself off. `start` boots it again.',
   user_data_failed: 'The first-boot script ended with an error; the message carries the end of its output.',

@@ -20,8 +20,9 @@ export type EventAction = (typeof eventActions)[number]
 
 /**
  * The `data` of one event of `GET /v1/events`: which resource changed and where it stands now. `detail` has `state` and
- * `generation` of an instance, `state` of an image and of a host that falls silent or comes back, `type`,
- * `status` and `resource_id` of an operation; GET of the resource has the rest.
+ * `generation` of an instance, with a `reason` while its machine does not run its guest; `state` of an image and of a
+ * host that falls silent or comes back; `type`, `status` and `resource_id` of an operation; GET of the resource has the
+ * rest.
  * `host.repaired` tells that a host has put something of its networks right: `object`, `vpc_id` ("" when it is no single
  * VPC's), `detail` in words, `number` of the repair and `repaired_at`.
  */

@@ -23,7 +23,7 @@ const packageNames = [
 const programs = ['/usr/sbin/dropbear', '/usr/bin/dropbearkey', '/sbin/resize2fs', '/sbin/sfdisk', '/usr/bin/partx']
 const initrdModules = ['virtio_pci', 'virtio_blk']
 const rootModules = [
-  ...['virtio_net', 'virtio_rng', 'virtio_console', 'af_packet', 'button', 'evdev'],
+  ...['virtio_net', 'virtio_rng', 'virtio_console', 'af_packet', 'button', 'evdev', 'pvpanic_pci'],
   ...['isofs', 'vfat', 'nls_cp437', 'nls_ascii', 'nls_utf8'],
 ]
 const initrdApplets = [...['sh', 'sleep', 'usleep', 'poweroff', 'mount', 'modprobe', 'findfs', 'switch_root', 'mkdir']]

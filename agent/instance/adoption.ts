@@ -12,7 +12,6 @@ export interface AdoptionOptions {
   calls: BoundedCalls
   serial: SerialFollower
   log: Logger
-  now: () => number
   /** Time that looking for a VMM may take. */
   timeoutMs: number
   /** The VMM is there, and is watched from now on. */
@@ -23,7 +22,7 @@ export interface AdoptionOptions {
 
 /** Find the VMM that an agent before this one has left running, or write down what its absence means. */
 export async function adoptVmm(options: AdoptionOptions): Promise<void> {
-  const { record, driver, progress, calls, serial, log, now, timeoutMs, onVmm, onLost } = options
+  const { record, driver, progress, calls, serial, log, timeoutMs, onVmm, onLost } = options
   if (record.power === 'absent') return
   const vmm = await calls.run({
     name: 'adoption',
@@ -34,11 +33,8 @@ export async function adoptVmm(options: AdoptionOptions): Promise<void> {
   if (vmm !== null) {
     log.info('adopted the running VMM')
     onVmm(vmm)
-    if (vmm.guestState() === 'running' && record.power !== 'shutting_down') {
-      if (record.power !== 'running') progress.cpusRun(now())
-      serial.start()
-    }
-    return
+    if (record.power === 'running') serial.start()
+    return // what it does is noticed next; while it cannot be asked, it counts as what the record says
   }
   const sameBoot = record.host_boot_id === driver.hostBootId
   if (record.power === 'running') onLost(sameBoot ? 'crash' : 'host')

@@ -12,7 +12,7 @@ function startProgress() {
     defaultAgentSettings.crash,
     () => clock.ms,
     () => {},
-    { attemptFailed() {}, stepEnded() {}, vmmLost() {} },
+    { attemptFailed() {}, stepEnded() {}, vmmLost() {}, troubled() {} },
   )
   /** One life of a VMM that ends by itself; gives the pause before the next, in milliseconds. */
   const dieAfter = (livedMs: number) => {

@@ -1,10 +1,11 @@
 import { failureCatalogue } from '@berth/contract/errors.ts'
 import type { HostCondition, ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
+import { endsBoot, type MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import type { StepName } from '@berth/contract/operations.ts'
 import type { CrashPolicy } from '../config.ts'
 import type { ReadyMarker } from '../console/ready-marker.ts'
-import type { HostError } from '../host-driver.ts'
-import type { InstanceRecord } from './record.ts'
+import type { GuestState, HostError } from '../host-driver.ts'
+import { type InstanceRecord, staysOff } from './record.ts'
 
 /** Ready marks of other boots are taken at most this often; milliseconds. */
 const readyEveryMs = 5000
@@ -18,6 +19,8 @@ export interface ProgressEvents {
   stepEnded(step: ObservedStep): void
   /** The VMM is gone without having been asked to go. */
   vmmLost(cause: 'crash' | 'host'): void
+  /** The machine has begun not to run its guest. */
+  troubled(reason: MachineTrouble): void
 }
 
 /**
@@ -52,7 +55,7 @@ export class InstanceProgress {
    */
   see(generation: number, samePowerSince = generation): void {
     const record = this.#record
-    if (record.off_cause === 'guest' && record.off_generation >= samePowerSince) record.off_generation = generation
+    if (staysOff(record.off_cause) && record.off_generation >= samePowerSince) record.off_generation = generation
     record.seen_generation = generation
     record.failure = null
     if (record.power !== 'absent') record.steps = []
@@ -63,6 +66,7 @@ export class InstanceProgress {
   settled(): void {
     const record = this.#record
     if (record.failure !== null || record.done_generation === record.seen_generation) return
+    if (record.power === 'starting') return // there is a VMM that cannot be asked whether it came up
     record.done_generation = record.seen_generation
     this.save()
   }
@@ -116,6 +120,7 @@ export class InstanceProgress {
     const record = this.#record
     record.netns = ''
     record.nic = null
+    record.trouble = null
     record.power = 'absent'
     record.done_generation = record.seen_generation
     this.save()
@@ -129,6 +134,25 @@ export class InstanceProgress {
     record.started_at = at
     record.timeline.vmm_started_at = at
     this.setCondition('Booted', 'true')
+    this.save()
+  }
+
+  /** What the VMM says of its guest. While it does not run, the conditions that are about it say so. */
+  guestSeen(guest: GuestState): void {
+    const record = this.#record
+    const reason = guest === 'running' || guest === 'off' ? null : guest
+    if (reason === (record.trouble?.reason ?? null)) return
+    const now = this.#now()
+    if (reason === null) {
+      for (const type of ['Booted', 'GuestReady'] as const) {
+        const condition = record.conditions[type]
+        if (condition !== undefined) condition.at = now // it holds again since now
+      }
+      record.trouble = null
+    } else {
+      record.trouble = { reason, at: now }
+      this.#events.troubled(reason)
+    }
     this.save()
   }
 
@@ -209,7 +233,19 @@ export class InstanceProgress {
         retryable: true,
       }
     }
-    this.off('crash', { reason: 'vmm_crashed', message: 'QEMU ended unexpectedly.' })
+    this.off('crash', this.#endOfBoot() ?? { reason: 'vmm_crashed', message: 'QEMU ended unexpectedly.' })
+  }
+
+  /** The VMM of a guest that could not go on is gone, and is to stay so. */
+  stoppedAfterPanic(): void {
+    this.off('panic', this.#endOfBoot() ?? undefined)
+  }
+
+  /** What ended the boot while the VMM was there, or null. */
+  #endOfBoot(): { reason: string; message: string } | null {
+    const { trouble } = this.#record
+    if (trouble === null || !endsBoot(trouble.reason)) return null
+    return { reason: trouble.reason, message: failureCatalogue[trouble.reason] }
   }
 
   /** There is no VMM any more, who ended it, and what `Booted` says of that. */
@@ -219,6 +255,7 @@ export class InstanceProgress {
     record.off_cause = cause
     record.off_generation = record.seen_generation
     record.started_at = null
+    record.trouble = null
     if (record.failure?.code === 'power_off_failed') record.failure = null // it is gone after all
     this.setCondition('Booted', 'false', booted.reason, booted.message)
     this.setCondition('GuestReady', 'unknown')

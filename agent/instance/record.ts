@@ -1,3 +1,4 @@
+import { failureCatalogue } from '@berth/contract/errors.ts'
 import type {
   DesiredImage,
   HostCondition,
@@ -8,7 +9,7 @@ import type {
   ObservedStep,
   OffCause,
 } from '@berth/contract/hosts/agent-protocol.ts'
-
+import { endsBoot, type MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import type { Nic } from '../network/nic.ts'
 
 /**
@@ -43,6 +44,8 @@ export interface InstanceRecord {
   timeline: Partial<Record<HostTimelineField, number>>
   steps: ObservedStep[]
   failure: ObservedFailure | null
+  /** Why the machine does not run its guest, or is not known to, and since when; null while it does or is off. */
+  trouble: { reason: MachineTrouble; at: number } | null
   /** Boot the guest last called itself ready in. */
   ready_boot_id: string
   /** Boots before that one, newest first: what is said in their name comes too late. */
@@ -76,6 +79,7 @@ export function newRecord(id: string, slot: number, vpcId: string): InstanceReco
     timeline: {},
     steps: [],
     failure: null,
+    trouble: null,
     ready_boot_id: '',
     earlier_boot_ids: [],
     image: null,
@@ -89,11 +93,27 @@ export function upgradeRecord(record: InstanceRecord): InstanceRecord {
   if (record.nic !== null) {
     record.nic = { ...{ security_groups: [], public_ip: '', bandwidth_mbps: 0 }, ...record.nic }
   }
-  return { ...record, earlier_boot_ids: record.earlier_boot_ids ?? [] }
+  return { ...record, trouble: record.trouble ?? null, earlier_boot_ids: record.earlier_boot_ids ?? [] }
 }
 
-function guestWentOffEarlier(record: InstanceRecord): boolean {
-  return record.off_cause === 'guest' && record.off_generation !== record.seen_generation
+/** Whether a run that ended so is over until somebody asks for another. */
+export function staysOff(cause: OffCause): boolean {
+  return cause === 'guest' || cause === 'panic'
+}
+
+function wentOffEarlier(record: InstanceRecord): boolean {
+  return staysOff(record.off_cause) && record.off_generation !== record.seen_generation
+}
+
+/** The conditions with what a trouble makes of those that are about the running machine; theirs come back after it. */
+function conditionsOf({ conditions, trouble }: InstanceRecord): InstanceRecord['conditions'] {
+  if (trouble === null) return conditions
+  const said = { reason: trouble.reason, message: failureCatalogue[trouble.reason], at: trouble.at }
+  return {
+    ...conditions,
+    Booted: { status: trouble.reason === 'unreachable' ? 'unknown' : 'false', ...said },
+    GuestReady: { status: endsBoot(trouble.reason) ? 'false' : 'unknown', ...said },
+  }
 }
 
 /** What the server is told of an instance. */
@@ -104,11 +124,11 @@ export function observedInstance(record: InstanceRecord): ObservedInstance {
     seen_generation: record.seen_generation,
     power: record.power,
     // a power-off under an older intent is the host's business by now, not the guest's wish
-    off_cause: guestWentOffEarlier(record) ? 'host' : record.off_cause,
+    off_cause: wentOffEarlier(record) ? 'host' : record.off_cause,
     reboots: record.reboots,
     restarts: record.restarts,
     started_at: record.started_at,
-    conditions: record.conditions,
+    conditions: conditionsOf(record),
     timeline: record.timeline,
     steps: record.steps,
     failure: record.failure,

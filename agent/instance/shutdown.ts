@@ -1,6 +1,7 @@
 import type { ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
+import { endsBoot } from '@berth/contract/instances/machine-troubles.ts'
 import type { Logger } from 'pino'
-import type { Vmm } from '../host-driver.ts'
+import type { GuestState, Vmm } from '../host-driver.ts'
 import type { Timers } from '../sys/timers.ts'
 import type { BoundedCalls } from './bounded-calls.ts'
 import type { InstanceProgress } from './progress.ts'
@@ -42,7 +43,7 @@ export class InstanceShutdown {
     const startedAt = timers.elapsedMs()
     let seconds = grace.seconds()
     let isPressed = false
-    while (!grace.givenUp() && !vmm.exited() && vmm.guestState() === 'running') {
+    while (!grace.givenUp() && !vmm.exited() && mayShutDown(vmm.guestState())) {
       seconds = Math.min(seconds, grace.seconds())
       const leftMs = startedAt + seconds * 1000 - timers.elapsedMs()
       if (leftMs <= 0) return
@@ -73,4 +74,9 @@ export class InstanceShutdown {
     }
     if (step !== null) progress.endStep(step, 'succeeded')
   }
+}
+
+/** Whether the guest may still power itself off; one that has failed cannot. */
+function mayShutDown(guest: GuestState): boolean {
+  return guest === 'running' || (guest !== 'off' && !endsBoot(guest))
 }

@@ -1,4 +1,5 @@
 import type { ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
+import { endsBoot } from '@berth/contract/instances/machine-troubles.ts'
 import type { Logger } from 'pino'
 import type { AgentSettings } from '../config.ts'
 import type { ReadyMarker } from '../console/ready-marker.ts'
@@ -13,7 +14,7 @@ import { adoptVmm } from './adoption.ts'
 import { BoundedCalls } from './bounded-calls.ts'
 import { described, type Intent } from './intent.ts'
 import { logOf } from './log.ts'
-import { graceOf, type InstanceAction, planInstance } from './plan.ts'
+import { graceOf, type InstanceAction, panicPolicyOf, planInstance } from './plan.ts'
 import { InstanceProgress } from './progress.ts'
 import type { InstanceRecord } from './record.ts'
 import { InstanceShutdown } from './shutdown.ts'
@@ -85,6 +86,10 @@ export class InstanceWorker {
         this.#log.info({ step: name, status, attempt, ...(error === null ? {} : { code: error.code }) }, 'step ended')
       },
       vmmLost: (cause) => env.metrics.vmmsLost.inc({ cause }),
+      troubled: (reason) => {
+        env.metrics.troubles.inc({ reason })
+        this.#log.warn({ reason }, 'the machine does not run its guest')
+      },
     })
     this.#calls = new BoundedCalls({
       windDownMs: env.settings.windDownMs,
@@ -228,7 +233,7 @@ export class InstanceWorker {
   }
 
   #adopt(): Promise<void> {
-    const { driver, settings, now } = this.#env
+    const { driver, settings } = this.#env
     return adoptVmm({
       record: this.record,
       driver,
@@ -236,7 +241,6 @@ export class InstanceWorker {
       calls: this.#calls,
       serial: this.#serial,
       log: this.#log,
-      now,
       timeoutMs: settings.deadlinesMs.boot,
       onVmm: (vmm) => this.#follow(vmm),
       onLost: (cause) => this.#lost(cause),
@@ -245,9 +249,12 @@ export class InstanceWorker {
 
   /** The VMM is gone. That is no crash of an instance that is to go off anyway. */
   #lost(cause: 'crash' | 'host'): void {
+    const { trouble } = this.record
+    const hasFailed = trouble !== null && endsBoot(trouble.reason)
     if (this.#intent.instance.power !== 'running') this.#progress.off('host')
-    else if (cause === 'crash') this.#progress.crashed()
-    else this.#progress.hostRestarted()
+    else if (cause === 'host') this.#progress.hostRestarted()
+    else if (hasFailed && panicPolicyOf(this.#intent.instance) === 'stop') this.#progress.stoppedAfterPanic()
+    else this.#progress.crashed()
   }
 
   /** Take in what the VMM did since the last look. */
@@ -258,11 +265,23 @@ export class InstanceWorker {
       this.#progress.see(instance.generation, instance.power_since)
     }
     const vmm = this.#vmm
+    if (vmm !== null && !vmm.exited()) this.#noticeGuest(vmm)
     // what had begun to go, by the host or by itself, is seen off by the act that follows
     if (vmm === null || !vmm.exited() || vmm.guestState() === 'off' || record.power === 'shutting_down') return
     this.#vmm = null
     this.#log.error('the VMM ended unexpectedly')
     this.#lost('crash')
+  }
+
+  #noticeGuest(vmm: Vmm): void {
+    const guest = vmm.guestState()
+    const { power } = this.record
+    // adopted, and started by an agent that was killed before it could note that it runs
+    if ((power === 'starting' || power === 'off') && guest !== 'off' && guest !== 'unreachable') {
+      this.#progress.cpusRun(this.#env.now())
+      this.#serial.start()
+    }
+    this.#progress.guestSeen(guest)
   }
 
   #situation() {
@@ -289,8 +308,10 @@ export class InstanceWorker {
 
   #vmmSituation() {
     if (this.#vmm === null) return 'none'
-    if (this.#vmm.guestState() === 'off') return 'guest_off'
-    return this.record.power === 'shutting_down' ? 'shutting_down' : 'running'
+    const guest = this.#vmm.guestState()
+    if (guest === 'off') return 'guest_off'
+    if (this.record.power === 'shutting_down') return 'shutting_down'
+    return guest !== 'running' && endsBoot(guest) ? 'guest_failed' : 'running'
   }
 
   async #performMeasured(action: Exclude<InstanceAction, { kind: 'none' | 'wait' }>): Promise<void> {
@@ -320,6 +341,8 @@ export class InstanceWorker {
         return this.#changeNetwork()
       case 'quit':
         return this.#quitAfterGuestOff()
+      case 'end_failed':
+        return this.#endFailed()
       case 'remove':
         return this.#remove()
     }
@@ -374,6 +397,12 @@ export class InstanceWorker {
     const { power, reboots } = this.#intent.instance
     const asked = this.record.power === 'shutting_down' || power !== 'running' || reboots.count > this.record.reboots
     if (await this.#powerOff(vmm, null)) this.#progress.off(asked ? 'host' : 'guest')
+  }
+
+  /** End a guest that cannot go on. What follows is told from the record, as also when an agent finds it ended. */
+  async #endFailed(): Promise<void> {
+    const vmm = this.#vmm
+    if (vmm !== null && (await this.#powerOff(vmm, null))) this.#lost('crash')
   }
 
   /**

@@ -53,6 +53,9 @@ export function qemuArgv(machine: QemuMachine): string[] {
     ...['-m', `size=${machine.memoryMb}M`],
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-no-shutdown'], // a guest that powers off leaves the process, so it can be told from a crash
+    ...['-action', 'panic=pause'], // so does one whose kernel panics
+    // a machine asleep in S3 is of no use in a cloud, and one in S4 is off without having said so
+    ...['-global', 'ICH9-LPC.disable_s3=1', '-global', 'ICH9-LPC.disable_s4=1'],
     ...['-pidfile', paths.pidFile],
     ...sandboxArgs,
     ...(machine.serialNumber === '' ? [] : ['-smbios', `type=1,serial=${optionValue(machine.serialNumber)}`]),
@@ -69,6 +72,7 @@ export function qemuArgv(machine: QemuMachine): string[] {
     ...['-netdev', netdevArgument(machine.tap)],
     ...['-device', `virtio-net-pci,netdev=nic0,mac=${machine.mac},host_mtu=${tapMtu},romfile=`],
     ...['-device', 'virtio-rng-pci'],
+    ...['-device', 'pvpanic-pci,bus=pcie.0,addr=0x9'], // a slot of its own: the others keep theirs
     '-chardev',
     `socket,id=serial0,path=${paths.serial},server=on,wait=off,logfile=${fdSetPath('serialLog')},logappend=on`,
     ...['-serial', 'chardev:serial0'],

@@ -46,11 +46,8 @@ import { QemuVmm } from './vmm.ts'
 /** What one vCPU, MiB and GiB of the machine is offered as. Memory is never overcommitted; 1 GiB is the host's own. */
 const offer = { vcpusPerCpu: 16, hostMemoryMb: 1024, diskFactor: 10 } as const
 
-/** Time a VMM gets to answer when an agent finds it running, milliseconds. */
-const adoptMs = 10_000
-
-/** Attempts to reach a running VMM after which it counts as lost. */
-const mostSilences = 5
+/** Time a VMM gets to answer when an agent finds it running, before it is `unreachable`; milliseconds. */
+const adoptMs = 5000
 
 export interface QemuHostOptions {
   installation: string
@@ -78,8 +75,6 @@ export class QemuHost implements HostDriver {
   readonly #metadata: MetadataService
   readonly #networks: VpcNetworks
   readonly #vendorData: string
-  /** Failed attempts to adopt, by instance. */
-  readonly #silences = new Map<string, number>()
   #imageWatcher: FSWatcher | null = null
 
   private constructor(
@@ -263,22 +258,18 @@ export class QemuHost implements HostDriver {
     return launchQemu(launch, signal)
   }
 
+  /**
+   * A VMM that does not answer is never ended for that, and never started a second time: it may be this process that is
+   * short of time, or somebody else's that holds the socket.
+   */
   async adopt(instanceId: string): Promise<Vmm | null> {
-    const uuid = instanceUuid(this.#options.installation, instanceId)
-    for (const process of await this.#processesOf(instanceId)) {
-      try {
-        return await QemuVmm.attach(process, runtimePaths(this.#runtimeOf(instanceId)).qmp, uuid, adoptMs)
-      } catch (error) {
-        // it may be this process that is short of time or descriptors: a VM is not ended for that at once
-        const silences = (this.#silences.get(instanceId) ?? 0) + 1
-        this.#silences.set(instanceId, silences)
-        if (silences < mostSilences) throw error
-        this.#options.log.error({ err: error, instance_id: instanceId }, 'the VMM never answers; it is ended')
-        await killProcess(process)
-      }
-    }
-    this.#silences.delete(instanceId)
-    return null
+    const processes = await this.#processesOf(instanceId)
+    const paths = runtimePaths(this.#runtimeOf(instanceId))
+    const own = Number(await readFile(paths.pidFile, 'utf8').catch(() => ''))
+    // others have its command line in theirs: a debugger that runs it, for one
+    const process = processes.find(({ pid }) => pid === own) ?? processes[0]
+    if (process === undefined) return null
+    return QemuVmm.adopt(process, paths.qmp, instanceUuid(this.#options.installation, instanceId), adoptMs)
   }
 
   async remove(instanceId: string, vpcId: string, { signal }: { signal: AbortSignal }): Promise<void> {

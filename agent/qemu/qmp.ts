@@ -24,7 +24,7 @@ interface Pending {
   command: string
   resolve: (value: unknown) => void
   reject: (error: Error) => void
-  timer: NodeJS.Timeout
+  timer: NodeJS.Timeout | undefined
 }
 
 /**
@@ -47,9 +47,14 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     socket.on('close', () => this.#closed())
   }
 
-  /** Connect to a QMP socket and agree on capabilities. Throws when nobody answers within `timeoutMs`. */
-  static async connect(path: string, timeoutMs: number): Promise<Qmp> {
+  /**
+   * Connect to a QMP socket and agree on capabilities. Throws when nobody answers within `timeoutMs`, or the signal is
+   * aborted. The socket serves one client: another one is greeted when the first leaves.
+   */
+  static async connect(path: string, timeoutMs: number, signal?: AbortSignal): Promise<Qmp> {
     const socket = connect(path)
+    const giveUp = () => socket.destroy()
+    signal?.addEventListener('abort', giveUp)
     const qmp = new Qmp(socket)
     const greeting = new Promise<void>((resolve) => {
       qmp.#greeted = resolve
@@ -67,18 +72,26 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
       failure.catch(() => undefined)
       socket.destroy()
       throw error
+    } finally {
+      signal?.removeEventListener('abort', giveUp)
     }
   }
 
-  /** Run a command and give its return value. Throws QmpError, or Error when the connection ends or time runs out. */
+  /**
+   * Run a command and give its return value. Throws QmpError, or Error when the connection ends or time runs out. An
+   * answer that comes later than that is nobody's: answers are told by their ids.
+   */
   execute(command: string, args: Record<string, unknown> = {}, timeoutMs = 10_000): Promise<unknown> {
     if (this.#socket.destroyed) return Promise.reject(new Error(`QMP ${command}: the connection is closed`))
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     const id = this.#nextId++
-    const timer = setTimeout(() => {
-      this.#pending.delete(id)
-      reject(new Error(`QMP ${command}: no answer within ${timeoutMs} ms`))
-    }, timeoutMs)
+    const timer =
+      timeoutMs === Number.POSITIVE_INFINITY
+        ? undefined
+        : setTimeout(() => {
+            this.#pending.delete(id)
+            reject(new Error(`QMP ${command}: no answer within ${timeoutMs} ms`))
+          }, timeoutMs)
     this.#pending.set(id, { command, resolve, reject, timer })
     this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`)
     return promise

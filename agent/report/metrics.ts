@@ -1,4 +1,5 @@
 import { networkObjects, type ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
+import { type MachineTrouble, machineTroubles } from '@berth/contract/instances/machine-troubles.ts'
 import { type ObservedPower, observedPowers } from '@berth/contract/instances/states.ts'
 import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
 import { stepNames } from '@berth/contract/operations.ts'
@@ -54,6 +55,7 @@ export class AgentMetrics {
   readonly stepFailures: Counter<'step'>
   readonly networkRepairs: Counter<'object'>
   readonly vmmsLost: Counter<'cause'>
+  readonly troubles: Counter<'reason'>
   readonly metadataRequests: Counter<'part' | 'status'>
   readonly #acts: Histogram<'act' | 'outcome'>
   readonly #steps: Histogram<'step' | 'outcome'>
@@ -98,6 +100,12 @@ export class AgentMetrics {
       labelNames: ['cause'],
       registers,
     })
+    this.troubles = new Counter({
+      name: 'berth_agent_machine_troubles_total',
+      help: 'Times a machine whose process was there began not to run its guest, by why',
+      labelNames: ['reason'],
+      registers,
+    })
     this.networkRepairs = new Counter({
       name: 'berth_agent_network_repairs_total',
       help: 'Objects of the networks that were found to be other than they should be and were put right',
@@ -124,6 +132,7 @@ export class AgentMetrics {
     for (const part of requestParts) this.metadataRequests.inc({ part, status: '200' }, 0)
     for (const step of stepNames) if (step !== 'schedule') this.stepFailures.inc({ step }, 0)
     for (const object of networkObjects) this.networkRepairs.inc({ object }, 0)
+    for (const reason of machineTroubles) this.troubles.inc({ reason }, 0)
     for (const cause of ['crash', 'host']) this.vmmsLost.inc({ cause }, 0)
     for (const outcome of ['accepted', 'refused', 'failed']) this.#reports.inc({ outcome }, 0)
   }
@@ -169,6 +178,20 @@ export class AgentMetrics {
         },
       })
     }
+  }
+
+  /** Have the machines counted that do not run their guest, by why, when someone asks. */
+  countTroubles(troubles: () => ReadonlyMap<MachineTrouble, number>): void {
+    new Gauge({
+      name: 'berth_agent_machines_in_trouble',
+      help: 'Machines whose process is there and does not run its guest, or is not known to, by why',
+      labelNames: ['reason'],
+      registers: [this.#registry],
+      collect() {
+        const counts = troubles()
+        for (const reason of machineTroubles) this.set({ reason }, counts.get(reason) ?? 0)
+      },
+    })
   }
 
   acted(act: string, outcome: 'done' | 'failed', durationMs: number): void {

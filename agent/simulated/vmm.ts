@@ -1,4 +1,4 @@
-import type { Vmm } from '../host-driver.ts'
+import type { GuestState, Vmm } from '../host-driver.ts'
 import type { Timers } from '../sys/timers.ts'
 
 export interface SimulatedGuest {
@@ -20,7 +20,7 @@ export class SimulatedVmm implements Vmm {
   isSilent = false
   readonly #guest: SimulatedGuest
   readonly #scheduled = new Set<() => void>()
-  #state: 'running' | 'off' = 'running'
+  #state: GuestState = 'running'
   #exited = false
   #listener: () => void = () => {}
 
@@ -30,7 +30,7 @@ export class SimulatedVmm implements Vmm {
     this.#later(guest.bootMs, () => this.#ready())
   }
 
-  guestState(): 'running' | 'off' {
+  guestState(): GuestState {
     return this.#state
   }
 
@@ -40,12 +40,13 @@ export class SimulatedVmm implements Vmm {
 
   onChange(listener: () => void): void {
     this.#listener = listener
-    if (this.#exited || this.#state === 'off') listener()
+    if (this.#exited || this.#state !== 'running') listener()
   }
 
   async powerButton(): Promise<void> {
     if (this.isSilent) return new Promise(() => {})
-    if (!this.ignoresButton) this.#later(this.#guest.shutdownMs, () => this.guestPowersOff())
+    if (!this.ignoresButton && this.#state === 'running')
+      this.#later(this.#guest.shutdownMs, () => this.guestPowersOff())
   }
 
   /** A machine that is none uses nothing. */
@@ -64,8 +65,13 @@ export class SimulatedVmm implements Vmm {
 
   /** The guest powers itself off; the process waits to be ended. */
   guestPowersOff(): void {
+    this.becomes('off')
+  }
+
+  /** The guest does something else: panics, waits for its disk, is not heard of any more, or runs again. */
+  becomes(state: GuestState): void {
     if (this.#exited) return
-    this.#state = 'off'
+    this.#state = state
     this.#listener()
   }
 

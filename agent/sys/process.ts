@@ -66,13 +66,18 @@ export async function waitForExit(process: ProcessIdentity, timeoutMs: number): 
   return true
 }
 
-/** Send SIGKILL to exactly this process and wait until it is gone. Throws when it stays (uninterruptible sleep). */
-export async function killProcess(target: ProcessIdentity): Promise<void> {
+/** Send a signal to exactly this process; one that is gone gets none. */
+export async function signalProcess(target: ProcessIdentity, signal: NodeJS.Signals): Promise<void> {
   if (!(await isAlive(target))) return
   try {
-    process.kill(target.pid, 'SIGKILL')
+    process.kill(target.pid, signal)
   } catch (error) {
     if (!(error instanceof Error) || Reflect.get(error, 'code') !== 'ESRCH') throw error
   }
+}
+
+/** Send SIGKILL to exactly this process and wait until it is gone. Throws when it stays (uninterruptible sleep). */
+export async function killProcess(target: ProcessIdentity): Promise<void> {
+  await signalProcess(target, 'SIGKILL')
   if (!(await waitForExit(target, 10_000))) throw new Error(`process ${target.pid} does not end after SIGKILL`)
 }

@@ -2,6 +2,7 @@ import Type, { type Static } from 'typebox'
 import { chosenIdPattern, generatedIdPattern } from '../ids.ts'
 import { CatalogueImage, HostImage, ImageId, RegisteredSha256 } from '../images/images.ts'
 import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from '../instances/instances.ts'
+import { panicPolicies } from '../instances/machine-troubles.ts'
 import { observedPowers } from '../instances/states.ts'
 import { ObservedUsage } from '../instances/usage.ts'
 import { PolicyGroup } from '../networks/policy.ts'
@@ -83,6 +84,9 @@ export const DesiredInstance = Type.Object(
     }),
     ssh_public_keys: Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 64 }),
     user_data: Type.String({ description: 'base64' }),
+    on_panic: Type.Optional(
+      oneOf(panicPolicies, { description: 'Absent in what an agent stored before it had this field: then `restart`' }),
+    ),
   },
   strict,
 )
@@ -131,8 +135,8 @@ export const Desired = Type.Object(
 )
 export type Desired = Static<typeof Desired>
 
-/** Who ended the last run of the VMM. */
-export const offCauses = ['', 'host', 'guest', 'crash'] as const
+/** Who ended the last run of the VMM; `panic`: the host, since the guest could not go on and was to be stopped then. */
+export const offCauses = ['', 'host', 'guest', 'crash', 'panic'] as const
 export type OffCause = (typeof offCauses)[number]
 
 const Text = Type.String({ maxLength: 8192 })

@@ -1,4 +1,4 @@
-import type { DesiredNetworks, HostDriver, Vmm } from '@berth/agent/host-driver.ts'
+import type { DesiredNetworks, GuestState, HostDriver, Vmm } from '@berth/agent/host-driver.ts'
 import type { Nic } from '@berth/agent/network/nic.ts'
 import type { SimulatedHost } from '@berth/agent/simulated/host.ts'
 import type { SimulatedVmm } from '@berth/agent/simulated/vmm.ts'
@@ -18,7 +18,7 @@ export interface Witness {
   started(hostId: string, instance: DesiredInstance): void
   startedTwice(hostId: string, instanceId: string): void
   /** `generation` is the intent under which the VMM was started. */
-  quitting(hostId: string, instanceId: string, generation: number, guest: 'running' | 'off'): void
+  quitting(hostId: string, instanceId: string, generation: number, guest: GuestState): void
   removing(hostId: string, instanceId: string): void
 }
 

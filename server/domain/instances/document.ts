@@ -6,7 +6,7 @@ import {
   type InstanceCreated,
 } from '@berth/contract/instances/instances.ts'
 import { toRfc3339, toRfc3339Millis } from '@berth/contract/units.ts'
-import { type StoredInstance, stateOf } from '../../store/instances/instances.ts'
+import { type StoredInstance, stateOf, troubleOf } from '../../store/instances/instances.ts'
 import { metadataDocument } from '../labels.ts'
 
 /** An instance as GET and lists show it. */
@@ -21,8 +21,7 @@ export function instanceDocument(instance: StoredInstance): Instance {
       host_id: instance.host_id ?? '',
       private_ip: holdsAddresses ? instance.private_ip : '',
       public_ip: holdsAddresses ? instance.public_ip : '',
-      reason: instance.reason,
-      message: instance.message,
+      ...cause(instance),
       started_at: state === 'running' ? timeOrEmpty(report?.started_at) : '',
       observed_generation: report?.generation ?? 0,
       restarts: report?.restarts ?? 0,
@@ -60,6 +59,14 @@ function identity(instance: StoredInstance) {
       user_data: instance.user_data,
     },
   }
+}
+
+/** Why it is as it is: what was written with the intent, else what keeps the machine from running its guest now. */
+function cause(instance: StoredInstance): { reason: string; message: string } {
+  const { reason, message } = instance
+  const trouble = reason === '' ? troubleOf(instance) : null
+  if (trouble === null) return { reason, message }
+  return { reason: trouble.reason, message: `${trouble.message} (since ${toRfc3339(trouble.at)})` }
 }
 
 function condition(instance: StoredInstance, type: Condition['type']): Condition {

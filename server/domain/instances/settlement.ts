@@ -1,4 +1,4 @@
-import type { ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
+import type { ObservedInstance, ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
 import type { OperationError } from '@berth/contract/operations.ts'
 import { release, touchHost } from '../../store/hosts/hosts.ts'
 import {
@@ -23,7 +23,7 @@ import { endOperation, failure } from '../operations.ts'
  * | any     | steps                               | copied to the open operation                                   |
  * | running | failure, while being created        | operation fails, desired = deleted with the cause              |
  * | running | failure, later                      | operation fails, desired = stopped with the cause              |
- * | running | off, by the guest                   | create, start succeed (it ran); desired = stopped              |
+ * | running | off, by the guest or its panic      | create, start succeed (it ran); desired = stopped              |
  * | running | running                             | create and start succeed; reboot when its count is reached     |
  * | stopped | failure                             | stop fails with the cause; stopped stays wanted                |
  * | stopped | off, or never placed                | stop succeeds                                                  |
@@ -73,16 +73,21 @@ export function decideSettlement(instance: StoredInstance, operation: StoredOper
       terminated: false,
     }
   }
-  const guestWentOff = report.power === 'off' && report.off_cause === 'guest'
+  const guestWentOff = report.power === 'off' && (report.off_cause === 'guest' || report.off_cause === 'panic')
   const ran = report.power === 'running' || guestWentOff
   const rebooted = progressed?.type !== 'instance.reboot' || report.reboots >= instance.reboots
   return {
-    intent: guestWentOff
-      ? { desired: 'stopped', reason: 'guest_shutdown', message: 'The guest powered itself off.' }
-      : null,
+    intent: guestWentOff ? { desired: 'stopped', ...causeOf(report) } : null,
     operation: progressed && ran && rebooted ? endOperation(progressed, 'succeeded', now) : progressed,
     terminated: false,
   }
+}
+
+/** Why a machine is off that its host did not turn off for anybody. */
+function causeOf(report: ObservedInstance): { reason: string; message: string } {
+  if (report.off_cause === 'guest') return { reason: 'guest_shutdown', message: 'The guest powered itself off.' }
+  const { reason, message } = report.conditions.Booted ?? { reason: 'guest_panicked', message: '' }
+  return { reason, message }
 }
 
 /**

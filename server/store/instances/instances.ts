@@ -1,4 +1,5 @@
-import type { ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
+import type { ObservedCondition, ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
+import { isMachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import { type DesiredPower, type InstanceState, instanceState } from '@berth/contract/instances/states.ts'
 import { ApiError } from '../../api-error.ts'
 import type { Change } from '../change.ts'
@@ -311,12 +312,25 @@ function updateColumns(db: Reader, read: StoredInstance, values: Partial<Instanc
 
 function change(action: 'created' | 'updated', instance: StoredInstance): Change {
   const { generation, operation_id } = instance
+  const trouble = troubleOf(instance)
   return {
     resource: 'instance',
     id: instance.id,
     action,
-    detail: { state: stateOf(instance), generation, operation_id },
+    detail: {
+      state: stateOf(instance),
+      generation,
+      operation_id,
+      ...(trouble === null ? {} : { reason: trouble.reason }),
+    },
   }
+}
+
+/** What its host says of a machine that does not run its guest; null when it does, or is not there. */
+export function troubleOf({ desired, report }: StoredInstance): ObservedCondition | null {
+  const booted = report?.conditions.Booted
+  if (desired !== 'running' || booted === undefined || booted.status === 'true') return null
+  return isMachineTrouble(booted.reason) ? booted : null
 }
 
 /** A row with its JSON columns parsed. */
