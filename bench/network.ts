@@ -3,6 +3,7 @@ import { measureAttach, measureFleet } from './network/attach.ts'
 import { measureForwarding } from './network/forwarding.ts'
 import { measureHealing } from './network/heal.ts'
 import type { NetworkBench } from './network/measurement.ts'
+import { measureMemory } from './network/memory.ts'
 import { measureRules } from './network/rules.ts'
 import { runSuite, type Suite, suiteOptions } from './suite.ts'
 
@@ -12,7 +13,7 @@ that of a command which does nothing, packets with those of two namespaces that 
 
   npm run bench:network -- [options]
 
-  --only NAMES      of attach,fleet,rules,heal,forwarding, with commas; all of them unless given
+  --only NAMES      of attach,fleet,memory,rules,heal,forwarding, with commas; all of them unless given
   --quick           short runs: good for a before and after, not for a figure
   --check           exit with 1 when a limit is missed
   --help            print this`
@@ -22,6 +23,7 @@ const suite: Suite<NetworkBench> = {
   measurements: {
     attach: measureAttach,
     fleet: measureFleet,
+    memory: measureMemory,
     rules: measureRules,
     heal: measureHealing,
     forwarding: measureForwarding,

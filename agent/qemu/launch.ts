@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { constants } from 'node:fs'
 import { chown, type FileHandle, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -6,6 +5,7 @@ import { diskFiles, exists } from '../disk/disks.ts'
 import { HostError } from '../host-driver.ts'
 import { inNamespace } from '../network/namespace.ts'
 import { identifyProcess, killProcess } from '../sys/process.ts'
+import { type DetachedProcess, startDetached } from '../sys/start-detached.ts'
 import { untilAborted } from '../sys/until-aborted.ts'
 import { kvmGroup } from './accelerator.ts'
 import { type QemuMachine, qemuArgv, runtimePaths } from './argv.ts'
@@ -26,7 +26,7 @@ export interface Launch {
 
 /**
  * Start QEMU for an instance: in its namespace, as its own uid, without privileges, in a session of its own so that it
- * outlives the agent. Its files are opened here and handed over as descriptors. Resolves when its CPUs run. When that
+ * outlives the agent. Its files are opened here, and it gets them as descriptors. Resolves when its CPUs run. When that
  * fails, or has not come when the signal is aborted, nothing of it is left alive and the end of qemu.log is in the error.
  */
 export async function launchQemu(launch: Launch, signal: AbortSignal): Promise<QemuVmm> {
@@ -50,18 +50,10 @@ export async function launchQemu(launch: Launch, signal: AbortSignal): Promise<Q
     // the child sees them as 3, 4, 5, 6: their places in stdio
     const fds = { disk: 3, base: 4, serialLog: 5, seed: launch.seedDisk ? 6 : null }
     const argv = qemuArgv({ ...launch.machine, fds })
-    const [command = '', ...args] = [...inNamespace(launch.namespace), ...(await asUser(launch)), ...argv]
+    const command = [...inNamespace(launch.namespace), ...(await asUser(launch)), ...argv]
     signal.throwIfAborted() // the last moment at which there is nothing to end
-    const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log, ...inherited] })
-    let ended: string | null = null
-    child.once('error', (error) => {
-      ended = error.message
-    })
-    child.once('exit', (code, signal) => {
-      ended = signal === null ? `exit code ${code}` : `signal ${signal}`
-    })
-    child.unref()
-    return await attachWhenUp(child.pid, paths.qmp, launch.machine.uuid, () => ended, signal)
+    const started = await startDetached(command, { output: log, fds: inherited })
+    return await attachWhenUp(started, paths.qmp, launch.machine.uuid, signal)
   } catch (error) {
     throw await launchError(error, files.qemuLog)
   } finally {
@@ -84,17 +76,16 @@ async function asUser(launch: Launch): Promise<string[]> {
 }
 
 async function attachWhenUp(
-  pid: number | undefined,
+  { pid, end }: DetachedProcess,
   qmpPath: string,
   uuid: string,
-  ended: () => string | null,
   signal: AbortSignal,
 ): Promise<QemuVmm> {
-  const identity = pid === undefined ? null : await identifyProcess(pid)
-  if (identity === null) throw new Error(`QEMU did not start: ${ended() ?? 'no process'}`)
+  const identity = await identifyProcess(pid)
+  if (identity === null) throw new Error(`QEMU ended at its start${end() === null ? '' : ` with ${end()}`}`)
   try {
     for (;;) {
-      const how = ended()
+      const how = end()
       if (how !== null) throw new Error(`QEMU ended at its start with ${how}`)
       if (await exists(qmpPath)) {
         try {
@@ -104,7 +95,7 @@ async function attachWhenUp(
           const early = error instanceof Error && Reflect.get(error, 'code') === 'ECONNREFUSED' // bound, not listening
           if (!early) {
             await delay(100) // when the process has ended, how it did says more than its broken connection
-            throw ended() === null ? error : new Error(`QEMU ended at its start with ${ended()}`)
+            throw end() === null ? error : new Error(`QEMU ended at its start with ${end()}`)
           }
         }
       }

@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { type Abortable, runCommand } from '../../sys/run-command.ts'
 
 /** Most that a listing of a namespace may be: 1000 cards with 20 groups each make about 4 MiB of JSON. */
@@ -105,21 +103,12 @@ export async function readListing(enter: readonly string[], table: string, optio
  * So no second account of nft's language is needed, and nothing that somebody changed can pass for what is wanted.
  */
 export async function expectedListing(ruleset: string, table: string, options: Abortable): Promise<Listing> {
-  const holder = spawn('unshare', ['--net', 'cat'], { stdio: ['pipe', 'pipe', 'ignore'], ...options })
-  const ended = once(holder, 'exit')
-  try {
-    const failed = ended.then(() => Promise.reject(new Error('unshare(1) ended before its namespace was used')))
-    failed.catch(() => undefined)
-    holder.stdin.on('error', () => undefined) // how it ended says more
-    holder.stdin.write('\n')
-    await Promise.race([once(holder.stdout, 'data'), failed]) // cat answers from inside
-    const enter = ['nsenter', `--net=/proc/${holder.pid}/ns/net`, '--']
-    await runCommand([...enter, 'nft', '-f', '-'], { ...options, input: ruleset })
-    return await readListing(enter, table, options)
-  } finally {
-    holder.stdin.end()
-    await ended.catch(() => undefined)
-  }
+  const { stdout } = await runCommand(['unshare', '--net', 'sh', '-c', 'nft -f - && exec nft --json list ruleset'], {
+    ...options,
+    input: ruleset,
+    maxOutputBytes: maxListingBytes,
+  })
+  return parseListing(stdout, table)
 }
 
 /** Gives what rulesets are once they are loaded, and asks the kernel only for a text that is another than the last. */

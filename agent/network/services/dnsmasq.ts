@@ -1,10 +1,10 @@
-import { spawn } from 'node:child_process'
 import { chmod, mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
 import { formatAddress, netmaskOf, networkOf } from '@berth/contract/networks/cidr.ts'
 import { identifyProcess, killProcess, type ProcessIdentity, waitForExit } from '../../sys/process.ts'
 import type { Abortable } from '../../sys/run-command.ts'
+import { startDetached } from '../../sys/start-detached.ts'
 import { nameServerUser, tapMtu } from '../names.ts'
 import { inNamespace, isInside } from '../namespace.ts'
 import type { Nic } from '../nic.ts'
@@ -200,20 +200,19 @@ function guestFiles(nics: readonly Nic[]): [folder: string, files: Map<string, s
 }
 
 async function launch(namespace: string, directory: string, configFile: string): Promise<void> {
-  const [command = '', ...args] = [...inNamespace(namespace), 'dnsmasq', `--conf-file=${configFile}`]
   const log = await open(logFile(directory), 'a', 0o600)
   try {
-    const child = spawn(command, args, { detached: true, stdio: ['ignore', log.fd, log.fd] })
-    const failed = new Promise<never>((_resolve, reject) => {
-      child.once('error', reject)
-      child.once('exit', (code) => reject(new Error(`dnsmasq exited with ${code}; see ${logFile(directory)}`)))
-    })
-    child.unref()
+    const argv = [...inNamespace(namespace), 'dnsmasq', `--conf-file=${configFile}`]
+    const { pid, ended } = await startDetached(argv, { output: log.fd })
+    const identity = await identifyProcess(pid)
+    const failed = ended.then((how) =>
+      Promise.reject(new Error(`dnsmasq ended with ${how}; see ${logFile(directory)}`)),
+    )
     failed.catch(() => undefined)
     try {
       await Promise.race([waitForPidFile(directory), failed])
     } catch (error) {
-      child.kill('SIGKILL') // a late start would be nobody's
+      if (identity !== null) await killProcess(identity) // a late start would be nobody's
       throw error
     }
   } finally {
