@@ -34,6 +34,11 @@ export interface HostDriver {
    */
   applyNetworks(desired: DesiredNetworks): void
 
+  /** Why the rules of the groups of a card are not all in force, naming the groups; null when they are. */
+  rulesFault(vpcId: string, nic: Nic): string | null
+  /** Call back when what `rulesFault` gives may be another for some card. */
+  onRulesChange(listener: () => void): void
+
   /** Answer guests that ask for their metadata from what this desk knows, as soon as they can ask. */
   answerGuests(desk: GuestDesk): void
   /**

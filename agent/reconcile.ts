@@ -7,6 +7,7 @@ import type { AgentSettings } from './config.ts'
 import type { ReadyMarker } from './console/ready-marker.ts'
 import type { HostDriver } from './host-driver.ts'
 import { intentOf } from './instance/intent.ts'
+import { rulesNotInForce } from './instance/progress.ts'
 import { type InstanceRecord, newRecord, observedInstance } from './instance/record.ts'
 import { InstanceWorker } from './instance/worker.ts'
 import type { Ledger } from './ledger.ts'
@@ -64,6 +65,20 @@ export class Reconciler {
       this.#records.set(record.id, record)
       if (record.nic !== null) options.driver.restore(record.vpc_id, record.nic)
     }
+    options.driver.onRulesChange(() => this.noteRules())
+  }
+
+  /** Have each instance note whether the rules of its groups are in force. */
+  noteRules(): void {
+    for (const { id, vpc_id: vpcId, nic } of this.#records.values()) {
+      if (nic !== null) this.#workers.get(id)?.noteRules(this.#options.driver.rulesFault(vpcId, nic))
+    }
+  }
+
+  /** How many instances carry a group that is not in force. */
+  countWithoutRules(): number {
+    const records = [...this.#records.values()]
+    return records.filter(({ conditions }) => conditions.NetworkReady?.reason === rulesNotInForce).length
   }
 
   /** Revision of the last desired state that was taken. */

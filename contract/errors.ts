@@ -67,6 +67,8 @@ export const failureCatalogue = {
   network_failed: 'The network of the instance could not be set up. See the agent log on the host.',
   tap_lost:
     'The network card of the running machine was removed on the host, and it has no network. `reboot` connects it again.',
+  rules_not_in_force:
+    'Rules of a security group cannot be loaded on the host and let nothing pass; the message names them. PATCH the group.',
   vmm_start_failed: 'QEMU could not be started. See qemu.log of the instance on the host.',
   vmm_crashed: 'QEMU ended unexpectedly; it is started again with growing pauses.',
   host_restarted: 'The host was restarted; what should run is started again.',

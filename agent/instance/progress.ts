@@ -7,6 +7,9 @@ import type { ReadyMarker } from '../console/ready-marker.ts'
 import type { GuestState, HostError } from '../host-driver.ts'
 import { type InstanceRecord, staysOff } from './record.ts'
 
+/** Reason of `NetworkReady` while a rule of its groups cannot be put in force on the host. */
+export const rulesNotInForce = 'rules_not_in_force' satisfies keyof typeof failureCatalogue
+
 /** Ready marks of other boots are taken at most this often; milliseconds. */
 const readyEveryMs = 5000
 
@@ -165,6 +168,29 @@ export class InstanceProgress {
     if (lost !== open) return
     if (open) this.setCondition('NetworkReady', 'true')
     else this.setCondition('NetworkReady', 'false', 'tap_lost', failureCatalogue.tap_lost)
+    this.save()
+  }
+
+  /**
+   * Whether the rules of the groups of its card are in force, and if not, why. `mended`: the card is as it is asked for, so
+   * what a change of it had failed for is over.
+   */
+  networkSeen(rulesFault: string | null, { mended = false } = {}): void {
+    const seen = this.#record.conditions.NetworkReady
+    if (seen === undefined || seen.reason === 'tap_lost') return
+    const ours = seen.status === 'true' || seen.reason === rulesNotInForce || mended
+    const told = rulesFault === null ? seen.status === 'true' : seen.message === rulesFault
+    if (!ours || told) return
+    if (rulesFault === null) this.setCondition('NetworkReady', 'true')
+    else this.setCondition('NetworkReady', 'false', rulesNotInForce, rulesFault)
+    this.save()
+  }
+
+  /** The card could not be changed to what is asked for; it is tried again. */
+  networkNotChanged({ code, message }: HostError): void {
+    const seen = this.#record.conditions.NetworkReady
+    if (seen?.reason === 'tap_lost' || (seen?.reason === code && seen.message === message)) return
+    this.setCondition('NetworkReady', 'false', code, message)
     this.save()
   }
 

@@ -49,7 +49,7 @@ export class InstanceStart {
 
   /** Have image, disk and network. Gives the network card. */
   async #prepare(intent: Intent, signal: AbortSignal) {
-    const { record, driver, steps, now, reportProgress } = this.#options
+    const { record, driver, progress, steps, now, reportProgress } = this.#options
     const { instance } = intent
     const image = described(intent.image ?? record.image, 'image_not_available', `image ${instance.image_id}`)
     const network = described(intent.network, 'network_failed', `network ${instance.vpc_id}`)
@@ -77,6 +77,7 @@ export class InstanceStart {
     record.timeline.network_ready_at = now()
     record.netns = netns
     record.nic = nic
+    progress.networkSeen(driver.rulesFault(record.vpc_id, nic))
     return nic
   }
 

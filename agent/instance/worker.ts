@@ -68,6 +68,8 @@ export class InstanceWorker {
   /** The record has changed since it was last written down. */
   #unsaved = false
   #stopped = false
+  /** A change of the card was begun and has not succeeded: it may be neither as before nor as asked for. */
+  #cardInDoubt = false
   readonly #stopping = new AbortController()
   /** Gives up the start that is under way. */
   #abort = new AbortController()
@@ -164,6 +166,13 @@ export class InstanceWorker {
   noteTap(open: boolean, startedAt: number): void {
     const { power, started_at: since } = this.record
     if (power === 'running' && since === startedAt) this.#note(() => this.#progress.tapSeen(open))
+  }
+
+  /** Take in why the rules of its groups are not all in force, null when they are. */
+  noteRules(fault: string | null): void {
+    const { nic, power } = this.record
+    const mended = power === 'running' && nic !== null && this.#isCurrent(nic)
+    this.#note(() => this.#progress.networkSeen(fault, { mended }))
   }
 
   /** Serial output that the server has not got yet. */
@@ -303,7 +312,7 @@ export class InstanceWorker {
 
   #isCurrent(nic: Nic): boolean {
     const { instance } = this.#intent
-    return isCurrent(nic, instance) && this.#env.driver.keepsAddress(instance.vpc_id, nic)
+    return !this.#cardInDoubt && isCurrent(nic, instance) && this.#env.driver.keepsAddress(instance.vpc_id, nic)
   }
 
   #vmmSituation() {
@@ -358,13 +367,21 @@ export class InstanceWorker {
     const { instance } = this.#intent
     const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
     this.#abort = new AbortController()
-    const { nic } = await this.#calls.run({
+    const given = AbortSignal.any([this.#abort.signal, this.#stopping.signal])
+    this.#cardInDoubt = true
+    const call = {
       name: 'network',
       timeoutMs: this.#env.settings.deadlinesMs.network,
-      signal: AbortSignal.any([this.#abort.signal, this.#stopping.signal]),
-      work: (signal) => this.#env.driver.ensureNetwork(instance, network, this.record.slot, { signal }),
+      signal: given,
+      work: (signal: AbortSignal) => this.#env.driver.ensureNetwork(instance, network, this.record.slot, { signal }),
+    }
+    const { nic } = await this.#calls.run(call).catch((error) => {
+      if (!given.aborted) this.#progress.networkNotChanged(stepError(error, 'network'))
+      throw error
     })
+    this.#cardInDoubt = false
     this.record.nic = nic
+    this.#progress.networkSeen(this.#env.driver.rulesFault(this.record.vpc_id, nic), { mended: true })
     this.#progress.save()
   }
 

@@ -144,3 +144,8 @@ export async function listRuleNames(namespace: string, options: Abortable = {}):
 export async function loadRuleset(namespace: string, ruleset: string, options: Abortable = {}): Promise<void> {
   await runCommand([...inNamespace(namespace), 'nft', '-f', '-'], { ...options, input: ruleset })
 }
+
+/** Have the kernel look at a ruleset as it would when it loads it. Throws CommandError when it refuses it. */
+export async function checkRuleset(namespace: string, ruleset: string, options: Abortable = {}): Promise<void> {
+  await runCommand([...inNamespace(namespace), 'nft', '--check', '-f', '-'], { ...options, input: ruleset })
+}

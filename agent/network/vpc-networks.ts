@@ -7,7 +7,6 @@ import type { CardTraffic, DesiredNetworks, NetworkHealth } from '../host-driver
 import type { KnownObjects } from '../sys/leftovers.ts'
 import type { Abortable } from '../sys/run-command.ts'
 import { together } from '../sys/together.ts'
-import { untilAborted } from '../sys/until-aborted.ts'
 import { cutForbidden, forgetConnections } from './connections.ts'
 import { healVpc, type VpcToHeal } from './healing/healing.ts'
 import { findHolder } from './healing/holder.ts'
@@ -16,26 +15,14 @@ import { serviceAddress, uplinkInside } from './names.ts'
 import { ensureNamespace, ipBatch, isNamespace, nameNamespace, removeNamespace, setSysctls } from './namespace.ts'
 import type { Nic } from './nic.ts'
 import { PublicAddressOwners } from './public-address-owners.ts'
-import { NamespaceRules } from './ruleset/namespace-rules.ts'
+import { describeFaults } from './ruleset/faults.ts'
 import type { RulesetPlan } from './ruleset/ruleset.ts'
-import { ensureDnsmasq, removeDnsmasq, updateGuests } from './services/dnsmasq.ts'
+import { ensureDnsmasq, removeDnsmasq, removeGuest } from './services/dnsmasq.ts'
 import { releaseStaleLeases } from './services/leases.ts'
 import { ensureTap, removeTap } from './taps.ts'
 import { countTraffic } from './traffic.ts'
 import { type Uplink, Uplinks } from './uplink/uplinks.ts'
-
-interface VpcState {
-  /** The VPC's own network; null until it was heard of. */
-  network: DesiredNetwork | null
-  nics: Map<string, Nic>
-  /** Public addresses that the cards here had when others got them, by tap, until the connections of both are cut. */
-  taken: Map<string, string>
-  /** Namespace, uplink and DNS were made or looked at by this run of the agent. */
-  prepared: boolean
-  rules: NamespaceRules
-  /** Changes of one VPC happen one after the other. */
-  queue: Promise<unknown>
-}
+import { inTurn, newVpcState, publicAddresses, type VpcState } from './vpc-state.ts'
 
 /** The service of each VPC that lives as long as its namespace and is not a process in it. */
 export interface NamespaceService {
@@ -68,7 +55,8 @@ export class VpcNetworks {
   readonly #uplinks: Uplinks
   /** By taps. */
   readonly #owners = new PublicAddressOwners()
-  #groups: readonly PolicyGroup[] = []
+  #groups: ReadonlyMap<string, PolicyGroup> = new Map()
+  #onRules: () => void = () => {}
 
   constructor(options: VpcNetworksOptions) {
     this.#options = options
@@ -89,13 +77,14 @@ export class VpcNetworks {
 
   /** Take the networks and groups that are desired. Resolves when the rulesets that this changes are in force. */
   async apply({ networks, security_groups: groups, instances }: DesiredNetworks): Promise<void> {
-    this.#groups = groups
+    this.#groups = new Map(groups.map((group) => [group.id, group]))
     this.#owners.hear(
       instances.map(({ id, public_ip }) => ({ id: tapName(this.#options.installation, id), public_ip })),
     )
     for (const network of networks) this.#vpc(network.vpc_id).network = network
     const changed = [...this.#vpcs].filter(([, vpc]) => vpc.nics.size > 0 && this.#rulesDiffer(vpc))
     await Promise.all(changed.map(([vpcId]) => this.#reload(vpcId)))
+    this.#onRules() // also what is left out changes what is in force
   }
 
   async #reload(vpcId: string): Promise<void> {
@@ -105,9 +94,9 @@ export class VpcNetworks {
       if (vpc.network === null || vpc.nics.size === 0 || !(await isNamespace(namespace))) return
       const plan = this.#plan(vpc, vpc.network)
       await vpc.rules.apply(namespace, plan, { signal })
-      await cutForbidden(namespace, plan, { signal })
+      await cutForbidden(namespace, vpc.rules.loadable(plan), { signal })
     }).catch((error) => {
-      this.#vpc(vpcId).rules.forget() // so that the next desired state tries again
+      this.#vpc(vpcId).rules.forget() // so that the next desired state or look tries again
       this.#options.log.error({ err: error, vpc_id: vpcId }, 'new rules could not be put in force')
     })
   }
@@ -166,10 +155,14 @@ export class VpcNetworks {
     return new Map(counted.flatMap((taps) => [...taps]))
   }
 
-  /** Leave nothing of a card; the namespace goes with its last one. Idempotent. Ends early with the signal. */
+  /**
+   * Leave nothing of a card; the namespace goes with its last one. Idempotent. Ends early with the signal. What is of this
+   * card alone goes whatever can be loaded for those that stay: that is tried again by the next look for damage.
+   */
   detach(vpcId: string, tap: string, options: Required<Abortable>): Promise<void> {
     return this.#inTurn(vpcId, options, async (vpc) => {
       const namespace = this.namespaceOf(vpcId)
+      const directory = this.#directoryOf(namespace)
       const nic = vpc.nics.get(tap)
       const wasPrepared = vpc.prepared
       vpc.prepared = false // until all of the card is gone
@@ -178,25 +171,56 @@ export class VpcNetworks {
       if (nic !== undefined) this.#options.metadata.disconnect(vpcId, nic.ip)
       if (vpc.nics.size === 0) {
         vpc.rules.forget()
-        await removeDnsmasq(this.#directoryOf(namespace))
+        await removeDnsmasq(directory)
         await this.#options.metadata.close(vpcId)
         // the links by themselves: somebody's process in the namespace would keep them alive unseen
         if (await isNamespace(namespace)) await removeTap(namespace, tap, options)
         await this.#uplinks.remove(vpcId, options)
         await removeNamespace(namespace, options)
+        await this.#loadWithout(vpcId, () => this.#uplinks.loadRules(options), options)
         return
       }
       if (!(await isNamespace(namespace))) return
-      if (nic !== undefined && nic.public_ip !== '') {
-        await this.#setPublicAddresses(vpcId, vpc, options)
-      }
-      if (vpc.network !== null) await vpc.rules.apply(namespace, this.#plan(vpc, vpc.network), options)
+      const hadPublic = nic !== undefined && nic.public_ip !== ''
+      if (hadPublic) await this.#uplinks.keepAddresses(vpcId, publicAddresses(vpc), options)
       await removeTap(namespace, tap, options)
+      await removeGuest(directory, tap)
+      const loaded = await this.#loadWithout(
+        vpcId,
+        async () => {
+          if (hadPublic) await this.#uplinks.loadRules(options)
+          if (vpc.network !== null) await vpc.rules.apply(namespace, this.#plan(vpc, vpc.network), options)
+        },
+        options,
+      )
       if (nic !== undefined) await forgetConnections(namespace, [nic.ip, nic.public_ip], options)
-      const nics = [...vpc.nics.values()]
-      await updateGuests(this.#directoryOf(namespace), nics, wasPrepared ? [] : nics)
-      vpc.prepared = wasPrepared
+      vpc.prepared = wasPrepared && loaded
     })
+  }
+
+  /** Load rules that speak no more of a card that went; tells whether that was done. */
+  async #loadWithout(vpcId: string, load: () => Promise<void>, { signal }: Required<Abortable>): Promise<boolean> {
+    try {
+      await load()
+      return true
+    } catch (error) {
+      if (signal.aborted) throw error
+      this.#vpc(vpcId).rules.forget()
+      this.#options.log.error({ err: error, vpc_id: vpcId }, 'rules could not be loaded without a card that went')
+      return false
+    }
+  }
+
+  /** Call back when what `rulesFault` gives may be another. */
+  onRulesChange(listener: () => void): void {
+    this.#onRules = listener
+  }
+
+  /** Why the rules of the groups of a card are not all in force, naming the groups; null when they are. */
+  rulesFault(vpcId: string, { tap, security_groups: carried }: Nic): string | null {
+    const vpc = this.#vpcs.get(vpcId)
+    if (vpc === undefined || !vpc.nics.has(tap)) return null
+    return describeFaults(carried, this.#groups, (group) => vpc.rules.faultsOf(group))
   }
 
   /** Cut the connections that a card no longer may have, now that the rules for what it is are in force. */
@@ -204,7 +228,8 @@ export class VpcNetworks {
     const address = vpc.taken.get(nic.tap) ?? earlier.public_ip
     if (address !== '' && address !== nic.public_ip) await forgetConnections(namespace, [address], options)
     vpc.taken.delete(nic.tap)
-    if (vpc.network !== null) await cutForbidden(namespace, this.#plan(vpc, vpc.network), options)
+    if (vpc.network === null) return
+    await cutForbidden(namespace, vpc.rules.loadable(this.#plan(vpc, vpc.network)), options)
   }
 
   /** A public address leads to the card that got it last: the one before may be told of it later. */
@@ -334,7 +359,7 @@ export class VpcNetworks {
   }
 
   #plan(vpc: VpcState, network: DesiredNetwork): RulesetPlan {
-    return { cidr: network.cidr, nics: [...vpc.nics.values()], groups: this.#groups }
+    return { cidr: network.cidr, nics: [...vpc.nics.values()], groups: [...this.#groups.values()] }
   }
 
   #rulesDiffer(vpc: VpcState): boolean {
@@ -348,36 +373,12 @@ export class VpcNetworks {
   #vpc(vpcId: string): VpcState {
     const existing = this.#vpcs.get(vpcId)
     if (existing !== undefined) return existing
-    const vpc: VpcState = {
-      network: null,
-      nics: new Map(),
-      taken: new Map(),
-      prepared: false,
-      rules: new NamespaceRules(),
-      queue: Promise.resolve(),
-    }
+    const vpc = newVpcState(() => this.#onRules())
     this.#vpcs.set(vpcId, vpc)
     return vpc
   }
 
-  /** Who has not had its turn when its signal is aborted leaves the queue at once. */
-  #inTurn<T>(vpcId: string, { signal }: Required<Abortable>, work: (vpc: VpcState) => Promise<T>): Promise<T> {
-    const vpc = this.#vpc(vpcId)
-    let begun = false
-    const mine = vpc.queue.then(() => {
-      signal.throwIfAborted()
-      begun = true
-      return work(vpc)
-    })
-    vpc.queue = mine.then(
-      () => undefined,
-      () => undefined,
-    )
-    return untilAborted(mine, signal).catch((error) => (begun ? mine : Promise.reject(error)))
+  #inTurn<T>(vpcId: string, options: Required<Abortable>, work: (vpc: VpcState) => Promise<T>): Promise<T> {
+    return inTurn(this.#vpc(vpcId), options, work)
   }
-}
-
-/** Public addresses of the cards of a VPC, sorted. */
-function publicAddresses(vpc: VpcState): string[] {
-  return [...vpc.nics.values()].flatMap((nic) => (nic.public_ip === '' ? [] : [nic.public_ip])).sort()
 }

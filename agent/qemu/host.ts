@@ -127,6 +127,14 @@ export class QemuHost implements HostDriver {
     void this.#networks.apply(desired)
   }
 
+  rulesFault(vpcId: string, nic: Nic): string | null {
+    return this.#networks.rulesFault(vpcId, nic)
+  }
+
+  onRulesChange(listener: () => void): void {
+    this.#networks.onRulesChange(listener)
+  }
+
   answerGuests(desk: GuestDesk): void {
     this.#metadata.serve(desk)
   }

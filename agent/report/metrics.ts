@@ -151,6 +151,18 @@ export class AgentMetrics {
     })
   }
 
+  /** Have the instances counted that carry a security group which is not in force, when someone asks. */
+  countWithoutRules(count: () => number): void {
+    new Gauge({
+      name: 'berth_agent_instances_without_rules',
+      help: 'Instances that carry a security group which is not in force as it is asked for',
+      registers: [this.#registry],
+      collect() {
+        this.set(count())
+      },
+    })
+  }
+
   /** Have what each running instance used shown, as the host last looked. */
   showUsage(latest: () => readonly ObservedUsage[]): void {
     const registers = [this.#registry]

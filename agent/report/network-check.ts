@@ -76,6 +76,7 @@ export class NetworkCheck {
       })
       this.#note(repairs)
       reconciler.noteTaps(cards, new Set(unattached))
+      reconciler.noteRules()
     } finally {
       end()
     }

@@ -8,10 +8,12 @@ import type {
   RemovedImage,
 } from '@berth/contract/hosts/agent-protocol.ts'
 import { tapName, vpcNamespaceName } from '@berth/contract/hosts/names.ts'
+import type { PolicyGroup } from '@berth/contract/networks/policy.ts'
 import type { CardTraffic, DesiredNetworks, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
 import { type Nic, nicOf } from '../network/nic.ts'
 import { PublicAddressOwners } from '../network/public-address-owners.ts'
+import { describeFaults, writtenFaults } from '../network/ruleset/faults.ts'
 import { type KnownObjects, knownSince } from '../sys/leftovers.ts'
 import { pause, systemTimers, type Timers } from '../sys/timers.ts'
 import { untilAborted } from '../sys/until-aborted.ts'
@@ -69,6 +71,8 @@ export class SimulatedHost implements HostDriver {
   readonly #lostTaps = new Set<string>()
   readonly #held = new Map<FaultPoint, Hold>()
   #owners = new PublicAddressOwners()
+  #groups: ReadonlyMap<string, PolicyGroup> = new Map()
+  #onRulesChange: () => void = () => {}
   /** How many agents were killed before the one that works now. */
   #agents = 0
 
@@ -80,8 +84,18 @@ export class SimulatedHost implements HostDriver {
   restore(): void {}
 
   /** It has no packets to filter. */
-  applyNetworks({ instances }: DesiredNetworks): void {
+  applyNetworks({ instances, security_groups: groups }: DesiredNetworks): void {
     this.#owners.hear(instances)
+    this.#groups = new Map(groups.map((group) => [group.id, group]))
+    this.#onRulesChange()
+  }
+
+  rulesFault(_vpcId: string, { security_groups: carried }: Nic): string | null {
+    return describeFaults(carried, this.#groups, writtenFaults)
+  }
+
+  onRulesChange(listener: () => void): void {
+    this.#onRulesChange = listener
   }
 
   /** What the agent on it knows of its guests, who cannot ask for themselves here; null before an agent was there. */

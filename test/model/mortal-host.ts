@@ -57,6 +57,16 @@ export class MortalHost implements HostDriver {
 
   answerGuests(): void {}
 
+  rulesFault(vpcId: string, nic: Nic): string | null {
+    return this.#machine.rulesFault(vpcId, nic)
+  }
+
+  onRulesChange(listener: () => void): void {
+    this.#machine.onRulesChange(() => {
+      if (!this.#dead()) listener()
+    })
+  }
+
   applyNetworks(desired: DesiredNetworks): void {
     if (!this.#dead()) this.#machine.applyNetworks(desired)
   }

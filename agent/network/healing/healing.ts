@@ -62,6 +62,8 @@ export async function healVpc(vpc: VpcToHeal, health: NetworkHealth, options: Ab
     await apply[remedy](vpc, asked, options)
     for (const repair of asked) repaired(repair)
   }
+  vpc.rules.foundInForce()
+  await vpc.rules.reconsider(namespace, vpc.plan, options)
 }
 
 type Apply = (vpc: VpcToHeal, asked: readonly PlannedRepair[], options: Abortable) => Promise<void>

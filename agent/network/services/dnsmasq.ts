@@ -152,6 +152,13 @@ export async function updateGuests(directory: string, nics: readonly Nic[], chan
   if (running !== null) process.kill(running.pid, 'SIGHUP') // inotify tells it of new files, not of removed ones
 }
 
+/** Have the dnsmasq of a directory forget a guest; that of no other is looked at. Idempotent. */
+export async function removeGuest(directory: string, tap: string): Promise<void> {
+  for (const [folder] of guestFiles([])) await rm(join(directory, folder, tap), { force: true })
+  const running = await findDnsmasq(directory)
+  if (running !== null) process.kill(running.pid, 'SIGHUP') // inotify tells it of new files, not of removed ones
+}
+
 /** Stop dnsmasq of a VPC and remove its files. Idempotent. */
 export async function removeDnsmasq(directory: string): Promise<void> {
   const running = await findDnsmasq(directory)

@@ -100,7 +100,40 @@ export class Uplinks {
     return uplink
   }
 
-  /** Leave nothing of a VPC's uplink. Idempotent. */
+  /** Have a VPC reached by some only of the addresses that it had; the rules still speak of the others. Idempotent. */
+  keepAddresses(vpcId: string, kept: readonly string[], options: Abortable): Promise<void> {
+    return this.#inTurn(async () => {
+      const known = this.#whole.get(vpcId)
+      const gone = difference(this.#publicAddresses.get(vpcId) ?? [], kept)
+      this.#whole.delete(vpcId)
+      this.#claim(vpcId, kept)
+      const drop = ({ name }: Uplink, addresses: readonly string[]) =>
+        hostBatch(
+          addresses.map((address) => `route del ${address}/32 dev ${name}`),
+          options,
+        )
+      const dropThere = async () => {
+        const uplink = await this.find(vpcId, options)
+        if (uplink === null) return // they went with it
+        const routes = await publicRoutes(options)
+        await drop(
+          uplink,
+          gone.filter((address) => routes.some(leadsTo(address, uplink))),
+        )
+      }
+      if (known === undefined) await dropThere()
+      else await drop(known, gone).catch(dropThere)
+      if (this.#announceOn !== null) await this.#withdraw(gone, options)
+      if (known !== undefined) this.#whole.set(vpcId, known)
+    })
+  }
+
+  /** Load the rules of the host's own table for the uplinks and addresses that there are by now. */
+  loadRules(options: Abortable): Promise<void> {
+    return this.#inTurn(() => this.#applyRules(options))
+  }
+
+  /** Leave nothing of a VPC's uplink, but that the rules still speak of it. Idempotent. */
   remove(vpcId: string, options: Abortable): Promise<void> {
     return this.#inTurn(async () => {
       const name = uplinkName(this.#installation, vpcId)
@@ -108,7 +141,6 @@ export class Uplinks {
       this.#whole.delete(vpcId)
       if (this.#announceOn !== null) await this.#withdraw(this.#publicAddresses.get(vpcId) ?? [], options)
       this.#publicAddresses.delete(vpcId)
-      await this.#applyRules(options)
     })
   }
 
