@@ -20,13 +20,13 @@ import { ApiError } from '../api-error.ts'
 import type { Limits } from '../limits.ts'
 import type { ServerMetrics } from '../metrics/server-metrics.ts'
 import { isStorageFull, isStorageUnavailable } from '../store/engine/engine.ts'
+import { useCompiledSchemas } from './compiled-schemas.ts'
 import { enforceLimits } from './connection-limits.ts'
 import { parseJsonBody } from './json-body.ts'
 import { openapiOptions } from './openapi.ts'
 import { seldom } from './seldom.ts'
-import { serializersOnDemand } from './serialization.ts'
 import { trackRequests } from './tracking.ts'
-import { requestError, useStrictValidation } from './validation.ts'
+import { requestError } from './validation.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -67,7 +67,6 @@ export async function buildHttp(
       return sendError(error, request, reply)
     },
     forceCloseConnections: true,
-    schemaController: { compilersFactory: { buildSerializer: serializersOnDemand } },
     clientErrorHandler: (error, socket) => {
       metrics.unreadableRequests.inc()
       answerUnreadable(error, socket)
@@ -77,7 +76,7 @@ export async function buildHttp(
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   const track = trackRequests(app, metrics, log)
   enforceLimits(app, limits, log)
-  useStrictValidation(app, named)
+  useCompiledSchemas(app, named)
   for (const schema of named) app.addSchema(schema)
   acceptOnlyJson(app, limits)
   app.addHook('onRoute', refuseUnknownQueries)

@@ -1,47 +1,6 @@
 import type { FieldError } from '@berth/contract/errors.ts'
-import { Ajv2020, type ErrorObject, type FuncKeywordDefinition, type ValidateFunction } from 'ajv/dist/2020.js'
-import type { FastifyInstance, FastifySchema } from 'fastify'
+import type { ErrorObject } from 'ajv/dist/2020.js'
 import { ApiError, validationError } from '../api-error.ts'
-
-/** Words JSON Schema has no check for here. */
-const formats = {
-  'date-time': /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$/,
-  ipv4: /^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$/,
-}
-
-/**
- * Validate with the schemas as they stand: bodies strictly, nothing removed and nothing converted; queries and paths,
- * which are always text, with conversion to the type they should have.
- */
-export function useStrictValidation(app: FastifyInstance, named: readonly object[]): void {
-  // no schema is checked to be one: they are the contract's, and the linter of openapi.json reads them
-  const fast = { validateSchema: false, strict: false } as const
-  const common = { ...fast, removeAdditional: false, allErrors: true, verbose: true, formats } as const
-  const strict = new Ajv2020({ ...common, coerceTypes: false })
-  const coercing = new Ajv2020({ ...common, coerceTypes: true, useDefaults: true })
-  for (const ajv of [strict, coercing]) {
-    ajv.removeKeyword('uniqueItems').addKeyword(uniqueItems)
-    for (const schema of named) ajv.addSchema(schema)
-  }
-  // each at the first request of its route: there are two hundred, and a process uses a few
-  app.setValidatorCompiler<FastifySchema>(({ schema, httpPart }) => {
-    let validate: ValidateFunction | null = null
-    return (value: unknown) => {
-      validate ??= (httpPart === 'body' ? strict : coercing).compile(schema)
-      return validate(value) || { error: validate.errors ?? [] }
-    }
-  })
-}
-
-/** Ajv's own compares every item with every other: ten thousand of them would hold up everybody. */
-const uniqueItems: FuncKeywordDefinition = {
-  keyword: 'uniqueItems',
-  type: 'array',
-  schemaType: 'boolean',
-  validate: (wanted: boolean, items: readonly unknown[]) =>
-    !wanted || new Set(items.map((item) => JSON.stringify(item))).size === items.length,
-  error: { message: 'must not have duplicate items' },
-}
 
 /** The answer to a request that breaks its schema: 422 for the body, 400 for path and query. */
 export function requestError(part: string | undefined, faults: readonly ErrorObject[]): ApiError {

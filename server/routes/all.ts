@@ -63,8 +63,15 @@ export async function buildApi(ctx: Context, credentials: readonly HostCredentia
   return app
 }
 
-/** Every schema of the contract that has a name. */
-function namedSchemas(): object[] {
+let named: readonly object[] | null = null
+
+/** Every schema of the contract that has a name; always the same list. */
+function namedSchemas(): readonly object[] {
+  named ??= collectNamed()
+  return named
+}
+
+function collectNamed(): object[] {
   const modules = [
     schema,
     problem,
