@@ -6,7 +6,7 @@ import { engines } from './store/testing/engines.ts'
 const boundMs = 300
 
 describe.each(engines)('readiness on $name', (engine) => {
-  beforeAll(() => engine.start(), 60_000)
+  beforeAll(() => engine.start())
   afterAll(() => engine.stop())
 
   test('a database that is read and written is ready', async () => {
@@ -59,7 +59,7 @@ describe.each(engines)('readiness on $name', (engine) => {
 describe('a database that hangs', () => {
   const engine = engines.find(({ name }) => name === 'postgres')
   if (engine === undefined) throw new Error('there is no engine that can hang without blocking this process')
-  beforeAll(() => engine.start(), 60_000)
+  beforeAll(() => engine.start())
   afterAll(() => engine.stop())
 
   test('is not ready within the bound, is not asked a second time, and is ready again when it goes on', async () => {

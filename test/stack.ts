@@ -50,6 +50,9 @@ export const testImages: readonly CatalogueImage[] = [
   },
 ]
 
+/** Bound of every wait for something that comes soon on an idle machine; one where eight others compute takes its time. */
+const longestWaitSeconds = 60
+
 /** A public key that belongs to nobody. */
 export const testPublicKey =
   'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f nobody@test'
@@ -81,6 +84,8 @@ export interface StackOptions {
   otherMetrics?: readonly Registry[]
   /** False: no agent until `startAgent`. */
   agent?: boolean
+  /** Time that sweeps have before what is left over counts, milliseconds; a minute unless given. */
+  patienceMs?: number
   /** A PostgreSQL database by its URL; an SQLite file of the stack's own unless given. */
   database?: string
 }
@@ -119,6 +124,8 @@ export class Stack {
   readonly credential = 'credential-of-the-host'
   /** A second host that is registered but never connects. */
   readonly otherHost = { hostId: newId('host', Date.now()), credential: 'credential-of-the-other-host' }
+  /** Time that sweeps have before what is left over counts, milliseconds. */
+  readonly patienceMs: number
   readonly #options: StackOptions
   readonly #directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
   readonly #log: Logger
@@ -132,6 +139,7 @@ export class Stack {
 
   constructor(options: StackOptions) {
     this.#options = options
+    this.patienceMs = options.patienceMs ?? longestWaitSeconds * 1000
     this.#log = options.log ?? testLog()
     this.#ledgerFile = join(this.#directory, 'ledger.db')
     this.host = options.machine ?? new SimulatedHost(options.host)
@@ -305,7 +313,7 @@ export class Stack {
   }
 
   /** Wait for a target through the API; throws when it is not reached. */
-  async reach(id: string, target: WaitTarget, timeoutSeconds = 10): Promise<Instance> {
+  async reach(id: string, target: WaitTarget, timeoutSeconds = longestWaitSeconds): Promise<Instance> {
     const path = `/v1/instances/${id}?wait_for=${target}&timeout=${timeoutSeconds}`
     const answer = await this.api<Instance>('GET', path)
     if (answer.headers['berth-wait'] === 'reached') return answer.body
@@ -330,7 +338,7 @@ export class Stack {
   }
 
   /** The operation once it has ended; throws when it does not end in time. */
-  async ended(id: string, waitSeconds = 10): Promise<Operation> {
+  async ended(id: string, waitSeconds = longestWaitSeconds): Promise<Operation> {
     const operation = await this.operation(id, waitSeconds)
     if (operation.finished_at === null) throw new Error(`it did not end: ${JSON.stringify(operation)}`)
     return operation
@@ -379,7 +387,7 @@ export class Stack {
 
 /** What is left over, once it has had the time that sweeps take. */
 export async function leftOver(stack: Stack): Promise<OrphanList['items']> {
-  const deadline = performance.now() + 500
+  const deadline = performance.now() + stack.patienceMs
   for (;;) {
     const { body, status } = await stack.api<OrphanList>('GET', '/v1/orphans')
     const items = status === 200 ? body.items : []
@@ -388,14 +396,15 @@ export async function leftOver(stack: Stack): Promise<OrphanList['items']> {
 }
 
 /**
- * Read again and again until what is read is as wanted, for the few things the API has no wait for; throws after 10 s.
+ * Read again and again until what is read is as wanted, for the few things the API has no wait for.
  */
 export async function until<T>(read: () => T | Promise<T>, wanted: (value: T) => boolean): Promise<T> {
-  const deadline = performance.now() + 40_000
+  const deadline = performance.now() + longestWaitSeconds * 1000
   for (;;) {
     const value = await read()
     if (wanted(value)) return value
-    if (performance.now() > deadline) throw new Error(`it did not come within 40 s: ${JSON.stringify(value)}`)
+    if (performance.now() > deadline)
+      throw new Error(`it did not come within ${longestWaitSeconds} s: ${JSON.stringify(value)}`)
     await new Promise((resolve) => setImmediate(resolve))
   }
 }

@@ -1,101 +1,81 @@
-import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { readdirSync, statSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
 import { missingPackages, runtimePackages } from '../bin/host-packages.ts'
-
-/** What is read of Vitest's JSON report; `message` is of a file that failed outside its tests. */
-interface Report {
-  numPassedTests: number
-  numPendingTests: number
-  testResults: {
-    name: string
-    status: string
-    message: string
-    assertionResults: { status: string; fullName: string; failureMessages: string[] }[]
-  }[]
-}
+import { TestRun } from './test-run.ts'
 
 /**
  * Run every test and end with the line `N passed, N failed`: first the checks of the tree, then the tests that need nothing, then those that run real
- * machines, in a namespace of their own that stands for a host.
+ * machines, each file in a namespace of its own that stands for a host. Prints before that what took how long.
+ *
+ *   node tools/test.ts          what each change has to pass
+ *   node tools/test.ts --long   the random tests of it again, at length
  */
 const root = join(import.meta.dirname, '..')
-const vitest = join(root, 'node_modules/vitest/vitest.mjs')
-const results = mkdtempSync(join(tmpdir(), 'berth-test-'))
-const totals = { passed: 0, failed: 0, skipped: 0 }
-const failures: string[] = []
-const messageLines = 40
+const vitest = [process.execPath, join(root, 'node_modules/vitest/vitest.mjs'), 'run'] as const
+const onHost = [process.execPath, join(root, 'tools/on-host.ts')] as const
 
+/**
+ * Test hosts that run side by side. What an emulated machine does keeps one core busy, and its test waits for it; more of them than cores would only make
+ * each one slower.
+ */
+const testHosts = Math.max(1, Math.min(4, availableParallelism()))
+
+const run = new TestRun(root)
 try {
-  check('formatting and lint', ['biome', 'check', '.'])
-  check('types', ['tsc', '--noEmit'])
-  check('unused code', ['knip', '--no-config-hints'])
-  check('generated files', ['node', 'tools/gen.ts', '--check'])
-  check('OpenAPI document', ['redocly', 'lint', 'openapi.json'])
-  run('unit and system tests', [process.execPath, vitest, 'run'])
+  if (process.argv.includes('--long')) await atLength()
+  else await everyKind()
+} finally {
+  process.exitCode = run.end()
+}
+
+async function everyKind(): Promise<void> {
+  await run.part('checks of the tree', 2, [
+    { check: 'formatting and lint', argv: bin('biome', 'check', '.') },
+    { check: 'types', argv: bin('tsc', '--noEmit') },
+    { check: 'unused code', argv: bin('knip', '--no-config-hints') },
+    { check: 'generated files', argv: bin('node', 'tools/gen.ts', '--check') },
+    { check: 'OpenAPI document', argv: bin('redocly', 'lint', 'openapi.json') },
+  ])
+  await run.part('unit and system tests', 1, [{ tests: 'unit and system tests', argv: vitest }])
   const reason = await cannotRunMachines()
   if (reason === null) {
-    const onHost = [process.execPath, join(root, 'tools/on-host.ts'), process.execPath, vitest, 'run']
-    run('on-host tests (real machines)', [...onHost, '--config', 'test/on-host/vitest.config.ts'])
+    await run.part('on-host tests (real machines)', testHosts, onHostFiles().map(onHostTests))
   } else {
     console.log(`\n!!!! ON-HOST TESTS NOT RUN: ${reason}. Nothing below says that a real machine boots. !!!!\n`)
   }
-  if (failures.length > 0) console.log(`\n== What failed\n\n${failures.join('\n\n')}`)
-  const skipped = totals.skipped > 0 ? `, ${totals.skipped} skipped` : ''
-  console.log(`\n${totals.passed} passed, ${totals.failed} failed${skipped}`)
-  process.exitCode = totals.failed > 0 || totals.passed === 0 ? 1 : 0
-} finally {
-  rmSync(results, { recursive: true, force: true })
 }
 
-/** A check of the tree itself counts as one test. */
-function check(title: string, argv: readonly [string, ...string[]]): void {
-  const [command, ...args] = argv
-  const options = { cwd: root, encoding: 'utf8' as const }
-  const { status, stdout, stderr } = spawnSync(join(root, 'node_modules/.bin', command), args, options)
-  console.log(`${status === 0 ? 'ok' : 'FAILED'}: ${title} (${argv.join(' ')})`)
-  if (status === 0) {
-    totals.passed++
-    return
+/** What `npm test` does by a few random choices, by many; a failure has the seed that repeats it. */
+async function atLength(): Promise<void> {
+  const more = [
+    ['50,000 schedules of the model (test/model/)', { BERTH_MODEL_SCHEDULES: '50000' }, ['test/model']],
+    ['100,000 requests of the fuzz test', { BERTH_FUZZ_REQUESTS: '100000' }, ['test/openapi/fuzz.test.ts']],
+  ] as const
+  for (const [title, env, files] of more) {
+    await run.part(title, 1, [{ tests: title, argv: [...vitest, ...files], env }])
   }
-  console.log(`${stdout}${stderr}`)
-  fail(title, `${stdout}${stderr}`)
+  const crash = [process.execPath, 'test/crash/main.ts', '--seconds', '600']
+  await run.part('kills of real processes, ten minutes', 1, [
+    { check: 'npm run test:crash -- --seconds 600', argv: crash },
+  ])
 }
 
-function run(title: string, argv: readonly string[]): void {
-  console.log(`\n== ${title}`)
-  const output = join(results, 'results.json')
-  rmSync(output, { force: true })
-  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${output}`]
-  const [command = '', ...args] = [...argv, ...reporters]
-  const { status } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], cwd: root })
-  const before = totals.failed
-  count(title, output)
-  if (status !== 0 && totals.failed === before) fail(title, `it ended with ${status}, outside any test`)
+function bin(command: string, ...args: readonly string[]): readonly string[] {
+  return [join(root, 'node_modules/.bin', command), ...args]
 }
 
-function count(title: string, output: string): void {
-  let report: Report
-  try {
-    report = JSON.parse(readFileSync(output, 'utf8'))
-  } catch {
-    fail(title, 'it ended without a report')
-    return
-  }
-  totals.passed += report.numPassedTests
-  totals.skipped += report.numPendingTests
-  for (const file of report.testResults) {
-    const failed = file.assertionResults.filter((each) => each.status === 'failed')
-    for (const each of failed) fail(`${relative(root, file.name)} > ${each.fullName}`, each.failureMessages.join('\n'))
-    if (file.status === 'failed' && failed.length === 0) fail(relative(root, file.name), file.message)
-  }
+/** Those that take long first, as near as their size tells, so that no long one is left to run alone at the end. */
+function onHostFiles(): string[] {
+  const files = readdirSync(join(root, 'test/on-host'), { recursive: true, encoding: 'utf8' })
+  const sizes = files
+    .filter((file) => file.endsWith('.test.ts'))
+    .map((file) => ({ file: join('test/on-host', file), bytes: statSync(join(root, 'test/on-host', file)).size }))
+  return sizes.sort((a, b) => b.bytes - a.bytes).map(({ file }) => file)
 }
 
-/** Said again at the end, where one who reads only the end of a long log finds it. */
-function fail(title: string, message: string): void {
-  totals.failed++
-  failures.push(`FAILED: ${title}\n${message.split('\n').slice(0, messageLines).join('\n')}`)
+function onHostTests(file: string) {
+  return { tests: file, argv: [...onHost, ...vitest, '--config', 'test/on-host/vitest.config.ts', file] }
 }
 
 async function cannotRunMachines(): Promise<string | null> {

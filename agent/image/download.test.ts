@@ -271,7 +271,7 @@ describe('a download', () => {
       expect((await here()).equals(small)).toBe(true)
     })
     await fc.assert(property, { interruptAfterTimeLimit: 5000, numRuns: 100 })
-  }, 20_000)
+  })
 })
 
 test('a reader that is slower than the server makes the server wait, not the memory grow', async () => {

@@ -300,7 +300,7 @@ describe.skipIf(!withQemuImg)('a killed process', () => {
     expect(server.requests.map(({ range }) => range)).toEqual([null, 'bytes=200000-'])
     expect((await readFile(path)).equals(disk)).toBe(true)
     expect(await readdir(directory)).toEqual(['.publish.lock', 'killed.json', 'killed.qcow2'])
-  }, 20_000)
+  })
 })
 
 describe('unfinished files', () => {

@@ -61,7 +61,7 @@ describe.each(engines)('totals on $name', (engine) => {
   beforeAll(async () => {
     await engine.start()
     database = await engine.create()
-  }, 60_000)
+  })
   afterAll(async () => {
     await database.remove()
     await engine.stop()
@@ -99,7 +99,7 @@ describe.each(engines)('totals on $name', (engine) => {
     expect(await listHostAllocations(store.read)).toMatchObject([
       { capacity_vcpus: 4, allocated_vcpus: 1, last_seen_at: 7 },
     ])
-  }, 60_000)
+  })
 })
 
 const emptyHost = {

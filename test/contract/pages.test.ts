@@ -102,7 +102,7 @@ test('pages under writers hold each instance that was there throughout once, and
     ),
     { numRuns: 20 },
   )
-}, 60_000)
+})
 
 test('each filter narrows, together they narrow more, and what matches nothing is an empty list', async () => {
   await using stack = await startStack()

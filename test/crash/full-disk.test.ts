@@ -23,13 +23,13 @@ describe.skipIf(!root)('a disk that fills up', () => {
     expect(Object.keys(seen.answers).sort()).toEqual(['201', '507 storage_full'])
     expect(seen).toMatchObject({ acknowledged: seen.answers['201'], states: { running: seen.answers['201'] } })
     expect(seen.cpuTicksIn3s).toBeLessThan(100) // a third of one processor: nothing spins
-  }, 120_000)
+  })
 
   test('under the ledger alone: the agent lives on and does what was asked when there is room', () => {
     const seen = onSmallDisk('ledger') as { waiting: Record<string, number> }
     expect(seen.waiting.provisioning).toBeGreaterThan(0)
     expect(seen).toMatchObject({ states: { running: 40 } })
-  }, 120_000)
+  })
 
   test.each(['image', 'disk', 'network', 'start'])(
     'while an instance is started (%s): the start goes on when there is room, and is no failure of the instance',

@@ -22,34 +22,30 @@ if (missing.length > 0) {
   )
 }
 
-test.skipIf(missing.length > 0)(
-  'the examples of docs/api.md print what the page says',
-  { timeout: 120_000 },
-  async () => {
-    await using stack = await startStack({ publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }] })
-    await stack.ensureExamples()
-    const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
-    const shell = new Shell(directory, stack.url)
-    try {
-      const page = readFileSync(file, 'utf8')
-      const names = new Names(stack.url)
-      let fresh = ''
-      let end = 0
-      for (const match of page.matchAll(example)) {
-        const output = names.fixed(await shell.run(match[1] ?? ''))
-        fresh += `${page.slice(end, match.index)}\`\`\`sh\n${match[1]}\`\`\`\n\n\`\`\`text\n${output}\`\`\`\n`
-        end = match.index + match[0].length
-      }
-      fresh += page.slice(end)
-      if (process.env.UPDATE_GOLDEN === '1') writeFileSync(file, fresh)
-      expect(fresh, 'UPDATE_GOLDEN=1 rewrites the page').toBe(readFileSync(file, 'utf8'))
-      expect(fresh.match(example)?.length).toBeGreaterThan(10)
-    } finally {
-      await shell.close()
-      rmSync(directory, { recursive: true, force: true })
+test.skipIf(missing.length > 0)('the examples of docs/api.md print what the page says', async () => {
+  await using stack = await startStack({ publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }] })
+  await stack.ensureExamples()
+  const directory = mkdtempSync(join(tmpdir(), 'berth-test-'))
+  const shell = new Shell(directory, stack.url)
+  try {
+    const page = readFileSync(file, 'utf8')
+    const names = new Names(stack.url)
+    let fresh = ''
+    let end = 0
+    for (const match of page.matchAll(example)) {
+      const output = names.fixed(await shell.run(match[1] ?? ''))
+      fresh += `${page.slice(end, match.index)}\`\`\`sh\n${match[1]}\`\`\`\n\n\`\`\`text\n${output}\`\`\`\n`
+      end = match.index + match[0].length
     }
-  },
-)
+    fresh += page.slice(end)
+    if (process.env.UPDATE_GOLDEN === '1') writeFileSync(file, fresh)
+    expect(fresh, 'UPDATE_GOLDEN=1 rewrites the page').toBe(readFileSync(file, 'utf8'))
+    expect(fresh.match(example)?.length).toBeGreaterThan(10)
+  } finally {
+    await shell.close()
+    rmSync(directory, { recursive: true, force: true })
+  }
+})
 
 /** A bash that keeps its variables from one block to the next. */
 class Shell {

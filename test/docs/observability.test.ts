@@ -28,7 +28,7 @@ beforeAll(async () => {
     () => scrape(stack),
     (now) => now.labelsOf('berth_agent_instance_memory_bytes').size > 0,
   )
-}, 60_000)
+})
 
 interface Usage {
   where: string

@@ -374,5 +374,5 @@ describe('what a stream survives', () => {
       }),
       { numRuns: 8 },
     )
-  }, 60_000)
+  })
 })

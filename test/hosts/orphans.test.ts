@@ -100,7 +100,7 @@ describe('orphans of the database', () => {
   ]
   test.each(plants)('finds one of the kind %s', async (kind, name, plant) => {
     // no sweep within the test: it would take the key away
-    const stack = await startStack({ settings: { controllerPeriodMs: 3_600_000 } })
+    const stack = await startStack({ settings: { controllerPeriodMs: 3_600_000 }, patienceMs: 0 })
     const { id } = await stack.createReady()
     if (kind === 'public_ip') await stack.ended(await stack.delete(id))
     await behindTheServersBack(stack, (tx) => plant(tx, stack))
@@ -117,7 +117,7 @@ describe('orphans of the database', () => {
   ] as const)(
     'finds one of the kind %s, where the database did not keep its own rules',
     async (kind, table, column, name) => {
-      const stack = await startStack()
+      const stack = await startStack({ patienceMs: 500 })
       await stack.api('POST', '/v1/security-groups', { id: 'sg-a' })
       await stack.api('POST', '/v1/ssh-keys', { id: 'key-a', spec: { public_key: testPublicKey } })
       const { default: SqliteDatabase } = await import('better-sqlite3')

@@ -171,14 +171,14 @@ describe('50 instances at once', () => {
     await using stack = await startStack()
     const created = await Promise.all(Array.from({ length: 50 }, () => stack.create()))
     expect(new Set(created.map((instance) => instance.id)).size).toBe(50)
-    const ready = await Promise.all(created.map(({ id }) => stack.reach(id, 'ready', 20)))
+    const ready = await Promise.all(created.map(({ id }) => stack.reach(id, 'ready')))
     expect(new Set(ready.map((instance) => instance.status.private_ip)).size).toBe(50)
     const desired = await stack.agentApi<{ instances: { mac: string }[] }>('GET', '/v1/agent/desired?since=0')
     expect(new Set(desired.body.instances.map((instance) => instance.mac)).size).toBe(50)
     expect((await stack.hostDocument()).status.allocated).toEqual({ vcpus: 50, memory_mb: 50 * 256, disk_gb: 100 })
 
     const deletions = await Promise.all(created.map(({ id }) => stack.delete(id)))
-    const ended = await Promise.all(deletions.map((op) => stack.ended(op, 20)))
+    const ended = await Promise.all(deletions.map((op) => stack.ended(op)))
     expect(new Set(ended.map((operation) => operation.status))).toEqual(new Set(['succeeded']))
     await expectNothingHeld(stack)
     expect(await stack.list()).toEqual([])
@@ -190,7 +190,7 @@ describe('50 instances at once', () => {
     await using stack = await startStack()
     const created = await Promise.all(Array.from({ length: 30 }, () => stack.create()))
     const deletions = await Promise.all(created.map(({ id }) => stack.delete(id, '?grace_seconds=0')))
-    for (const op of deletions) expect(await stack.ended(op, 20)).toMatchObject({ status: 'succeeded' })
+    for (const op of deletions) expect(await stack.ended(op)).toMatchObject({ status: 'succeeded' })
     for (const { operation_id: op } of created) {
       expect(['cancelled', 'succeeded']).toContain((await stack.operation(op)).status)
     }

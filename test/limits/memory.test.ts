@@ -16,7 +16,7 @@ beforeEach(async () => {
   port = Number(new URL(installation.url).port)
   installation.server.start()
   await installation.serves()
-}, 60_000)
+})
 
 afterEach(async () => {
   for (const connection of connections.splice(0)) connection.close()
@@ -64,7 +64,7 @@ describe('memory stays bounded and others are served, while', () => {
     for (const connection of await open(2500)) connection.send('GET /v1/instances HTTP/1.1\r\nX-A: ')
     await open(2500)
     expect(await growthWhileOthersWork(before)).toBeLessThan(mostGrowthMb)
-  }, 60_000)
+  })
 
   test('four thousand clients wait for something that does not come', async () => {
     const id = await create()
@@ -73,7 +73,7 @@ describe('memory stays bounded and others are served, while', () => {
       connection.send(requestOf(`/v1/instances/${id}?wait_for=running&timeout=600`))
     }
     expect(await growthWhileOthersWork(before)).toBeLessThan(mostGrowthMb)
-  }, 60_000)
+  })
 
   test('a thousand clients send a megabyte each, but not its end', async () => {
     const before = memoryMb()
@@ -83,7 +83,7 @@ describe('memory stays bounded and others are served, while', () => {
     for (const connection of senders) connection.send(requestOf('/v1/instances', 'POST', headers) + almost)
     await Promise.all(senders.slice(500).map((connection) => connection.received(/^HTTP\/1\.1 503 /)))
     expect(await growthWhileOthersWork(before)).toBeLessThan(mostGrowthMb)
-  }, 60_000)
+  })
 
   test('twenty clients ask fifty thousand times on one connection, to wait each time', async () => {
     const id = await create()
@@ -93,5 +93,5 @@ describe('memory stays bounded and others are served, while', () => {
     for (const connection of greedy) connection.send(requests)
     expect(await Promise.all(greedy.map((connection) => connection.closed))).toEqual(greedy.map(() => ''))
     expect(await growthWhileOthersWork(before)).toBeLessThan(mostGrowthMb)
-  }, 60_000)
+  })
 })

@@ -3,11 +3,12 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { makeResources, type Resources } from './fixtures.ts'
 import { runSchedule, type Schedule, schedule } from './schedule.ts'
 
-/** The schedules of one run of all tests, over the files that share them. */
-const schedules = Number(process.env.BERTH_MODEL_SCHEDULES ?? 10_000)
+/** The schedules of one run of all tests, over the files that share them; `npm run test:long` has many more. */
+const schedules = Number(process.env.BERTH_MODEL_SCHEDULES ?? 2000)
 
-/** `seed` or `seed:path`, as a failure prints it. */
-const [seed, path] = (process.env.BERTH_MODEL_REPLAY ?? '').split(':')
+/** `seed` or `seed:path`, as a failure prints it; other schedules in each run unless it is given. */
+const [given, path] = (process.env.BERTH_MODEL_REPLAY ?? '').split(':')
+const seed = given ? Number(given) : Date.now() % 2 ** 31
 
 /** The test of one of `files` files, which run side by side; a replay is left to the first. */
 export function checkShare(file: number, files: number): void {
@@ -22,9 +23,10 @@ export function checkShare(file: number, files: number): void {
     `every promise is kept over any schedule of calls, crashes and lost messages (part ${file + 1} of ${files})`,
     async () => {
       const property = fc.asyncProperty(schedule, (plan) => runSchedule(resources, plan))
+      console.log(`${share} schedules of BERTH_MODEL_REPLAY=${seed}`)
       const result = await fc.check(property, {
         numRuns: path ? 1 : share,
-        ...(seed ? { seed: Number(seed) + file } : {}),
+        seed: seed + file,
         ...(path ? { path } : {}),
       })
       expect(result.failed ? story(result) : '').toBe('')

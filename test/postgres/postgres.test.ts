@@ -12,7 +12,7 @@ let count = 0
 
 beforeAll(async () => {
   postgres = await startPostgres()
-}, 60_000)
+})
 afterAll(async () => {
   await postgres.stop()
 })
@@ -132,7 +132,7 @@ test('while PostgreSQL is away requests answer 503, and everything goes on by it
   expect((await stack.list()).map((instance) => instance.id)).toEqual([first.id, second.id])
   for (const { id } of [first, second]) await stack.ended(await stack.delete(id))
   expect(stack.host.leftovers()).toEqual([])
-}, 60_000)
+})
 
 test('PostgreSQL that crashes again and again under writers loses no answered create and doubles none', async () => {
   await using stack = await startStack({ agent: false, database: await newDatabase() })
@@ -163,7 +163,7 @@ test('PostgreSQL that crashes again and again under writers loses no answered cr
   expect(refused).toBeGreaterThan(0)
   expect(new Set(made.values()).size).toBe(made.size)
   expect((await stack.list()).map((instance) => instance.id).sort()).toEqual([...made.values()].sort())
-}, 60_000)
+})
 
 test('a connection that dies inside a transaction ends only what shares that transaction', async () => {
   const database = await newDatabase()

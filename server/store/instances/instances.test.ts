@@ -152,7 +152,7 @@ describe.each(engines)('instances on $name', (engine) => {
     const rows = await store.read.selectFrom('instances').select(['id', 'state']).execute()
     for (const row of rows) expect(row.state).toBe(stateOf(await getInstance(store.read, row.id)))
     expect(instanceStates).toEqual(expect.arrayContaining([...new Set(rows.map((row) => row.state))]))
-  }, 60_000)
+  })
 
   test('unplaced, of a host, in a subnet, expired: each list has whom it should have', async () => {
     const store = await openStore()

@@ -131,7 +131,7 @@ describe.each(engines)('lists of instances on $name', (engine) => {
       const expected = all.filter((instance) => stateOf(instance) === state).length
       expect({ state, n: counted.get(state) ?? 0 }).toEqual({ state, n: expected })
     }
-  }, 60_000)
+  })
 
   test('more than the 500 instances that are counted to choose a way are found all the same', async () => {
     const store = await openStore()

@@ -8,7 +8,7 @@ import type { EngineUnderTest, TestDatabase } from './engines.ts'
  */
 export function storesOn(engine: EngineUnderTest): (options?: StoreOptions) => Promise<Store> {
   const open: TestDatabase[] = []
-  beforeAll(() => engine.start(), 60_000)
+  beforeAll(() => engine.start())
   afterAll(() => engine.stop())
   afterEach(async () => {
     for (const database of open.splice(0)) await database.remove()
