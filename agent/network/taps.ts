@@ -62,5 +62,8 @@ async function makeTap(namespace: string, nic: Nic, options: Abortable): Promise
 
 /** Remove a tap with its address, route and neighbour entry. Idempotent. */
 export async function removeTap(namespace: string, tap: string, options: Abortable = {}): Promise<void> {
-  if ((await listLinks(namespace, options)).includes(tap)) await ipBatch(namespace, [`link del ${tap}`], options)
+  await ipBatch(namespace, [`link del ${tap}`], options).catch(async (error: unknown) => {
+    if (options.signal?.aborted || !(error instanceof CommandError)) throw error
+    if ((await listLinks(namespace, options)).includes(tap)) throw error
+  })
 }

@@ -113,9 +113,11 @@ export class VpcNetworks {
       vpc.nics.set(nic.tap, nic)
       const prepare = !vpc.prepared || !(await isNamespace(namespace))
       vpc.prepared = false
-      if (prepare) await this.#ensureNamespace(namespace, vpc, options)
+      // of a card that is new here there is no VMM that could keep a namespace whose name has gone
+      const attached = [...vpc.nics.keys()].filter((tap) => earlier !== undefined || tap !== nic.tap)
+      const ready = prepare ? this.#ensureNamespace(namespace, vpc, attached, options) : Promise.resolve()
       const reach = async () => {
-        if (prepare) await this.#connect(namespace, network, vpc, options)
+        if (prepare) await this.#connect(namespace, network, vpc, ready, options)
         else if (before.join() !== publicAddresses(vpc).join())
           await this.#setPublicAddresses(network.vpc_id, vpc, options)
       }
@@ -123,12 +125,13 @@ export class VpcNetworks {
       const directory = this.#directoryOf(namespace)
       // rules name taps by their names, and the guest does not run yet
       await together(
+        ready,
         reach(),
-        vpc.rules.apply(namespace, this.#plan(vpc, network), options),
+        ready.then(() => vpc.rules.apply(namespace, this.#plan(vpc, network), options)),
         // the tap first: a dnsmasq that looks at the addresses when it starts may miss one that comes meanwhile
-        ensureTap(namespace, nic, options, earlier === undefined ? 'missing' : 'unknown').then(() =>
-          ensureDnsmasq(namespace, directory, network, { nics, changed: prepare ? nics : [nic] }, options),
-        ),
+        ready
+          .then(() => ensureTap(namespace, nic, options, earlier === undefined ? 'missing' : 'unknown'))
+          .then(() => ensureDnsmasq(namespace, directory, network, { nics, changed: prepare ? nics : [nic] }, options)),
       )
       options.signal.throwIfAborted()
       if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, earlier, nic, options)
@@ -320,15 +323,15 @@ export class VpcNetworks {
 
   /** Namespace, uplink and the routes between them. */
   async #prepare(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
-    await this.#ensureNamespace(namespace, vpc, options)
-    await this.#connect(namespace, network, vpc, options)
+    await this.#ensureNamespace(namespace, vpc, [...vpc.nics.keys()], options)
+    await this.#connect(namespace, network, vpc, Promise.resolve(), options)
   }
 
-  /** The namespace alone. */
-  async #ensureNamespace(namespace: string, vpc: VpcState, options: Abortable): Promise<void> {
+  /** The namespace alone. `taps` are those that a VMM may have. */
+  async #ensureNamespace(namespace: string, vpc: VpcState, taps: readonly string[], options: Abortable): Promise<void> {
     if (!(await isNamespace(namespace))) {
       // what lives in it keeps it, its links and its rules; only the name has gone
-      const holder = await findHolder(this.#directoryOf(namespace), [...vpc.nics.keys()])
+      const holder = await findHolder(this.#directoryOf(namespace), taps)
       if (holder !== null) await nameNamespace(namespace, holder, options)
     }
     const isNew = await ensureNamespace(namespace, options)
@@ -336,9 +339,16 @@ export class VpcNetworks {
     else vpc.rules.forget()
   }
 
-  /** The namespace's way to the host, and its service address. */
-  async #connect(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
-    const uplink = await this.#uplinks.ensure(network.vpc_id, namespace, publicAddresses(vpc), options)
+  /** The namespace's way to the host, and its service address. The namespace is there when `ready`. */
+  async #connect(
+    namespace: string,
+    network: DesiredNetwork,
+    vpc: VpcState,
+    ready: Promise<void>,
+    options: Abortable,
+  ): Promise<void> {
+    const inside = { namespace, ready }
+    const uplink = await this.#uplinks.ensure(network.vpc_id, inside, publicAddresses(vpc), options)
     const lines = [
       'link set lo up',
       `addr replace ${serviceAddress}/32 dev lo`,

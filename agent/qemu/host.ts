@@ -37,6 +37,7 @@ import { VpcNetworks } from '../network/vpc-networks.ts'
 import { entriesOf, type KnownObjects, knownSince, runtimeProcesses, unexplained } from '../sys/leftovers.ts'
 import { killProcess, listProcesses } from '../sys/process.ts'
 import { systemTimers } from '../sys/timers.ts'
+import { together } from '../sys/together.ts'
 import { type Accelerator, chooseAccelerator } from './accelerator.ts'
 import { runtimePaths } from './argv.ts'
 import { launchQemu } from './launch.ts'
@@ -212,11 +213,15 @@ export class QemuHost implements HostDriver {
   ): Promise<void> {
     const directory = this.#directoryOf(instance.id)
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    await ensureOverlay(directory, imagePath(this.#options.imagesDirectory, image.id), instance.disk_gb, options)
     const { seed } = diskFiles(directory)
-    if (await exists(seed)) return
-    if (image.datasource === 'network') return
-    await writeSeed(seed, renderSeed(instance, seedNetworkOf(instance, network), image, this.#vendorData), options)
+    const ensureSeed = async () => {
+      if (image.datasource === 'network' || (await exists(seed))) return
+      await writeSeed(seed, renderSeed(instance, seedNetworkOf(instance, network), image, this.#vendorData), options)
+    }
+    await together(
+      ensureOverlay(directory, imagePath(this.#options.imagesDirectory, image.id), instance.disk_gb, options),
+      ensureSeed(),
+    )
   }
 
   keepsAddress(vpcId: string, nic: Nic): boolean {

@@ -49,9 +49,17 @@ export class Uplinks {
     this.#publicAddresses.set(vpcId, publicAddresses)
   }
 
-  /** Have a VPC's namespace reach the world, and be reached by these public addresses. Idempotent. */
-  ensure(vpcId: string, namespace: string, publicAddresses: readonly string[], options: Abortable): Promise<Uplink> {
-    return this.#inTurn(() => this.#ensure(vpcId, namespace, publicAddresses, options))
+  /**
+   * Have a VPC's namespace, which is there when it is `ready`, reach the world, and be reached by these public addresses.
+   * What is the host's own is begun before that. Idempotent.
+   */
+  ensure(
+    vpcId: string,
+    inside: { namespace: string; ready: Promise<void> },
+    publicAddresses: readonly string[],
+    options: Abortable,
+  ): Promise<Uplink> {
+    return this.#inTurn(() => this.#ensure(vpcId, inside, publicAddresses, options))
   }
 
   /**
@@ -77,20 +85,20 @@ export class Uplinks {
         }
         if (options.signal?.aborted) throw failed
       }
-      await this.#ensure(vpcId, namespace, addresses, options)
+      await this.#ensure(vpcId, { namespace, ready: Promise.resolve() }, addresses, options)
     })
   }
 
   async #ensure(
     vpcId: string,
-    namespace: string,
+    inside: { namespace: string; ready: Promise<void> },
     publicAddresses: readonly string[],
     options: Abortable,
   ): Promise<Uplink> {
     this.#whole.delete(vpcId)
     this.#claim(vpcId, publicAddresses)
     const [{ uplink, made }] = await together(
-      this.#ensureLink(uplinkName(this.#installation, vpcId), namespace, options),
+      this.#ensureLink(uplinkName(this.#installation, vpcId), inside, options),
       this.#ensureForwarding(options),
       this.#applyRules(options),
     )
@@ -248,8 +256,12 @@ export class Uplinks {
   }
 
   /** Have the pair of links; tells whether it was made. */
-  async #ensureLink(name: string, namespace: string, options: Abortable): Promise<{ uplink: Uplink; made: boolean }> {
-    const links = await hostLinks(options)
+  async #ensureLink(
+    name: string,
+    { namespace, ready }: { namespace: string; ready: Promise<void> },
+    options: Abortable,
+  ): Promise<{ uplink: Uplink; made: boolean }> {
+    const [links] = await together(hostLinks(options), ready)
     const existing = links.get(name)
     const outside = existing?.find((address) => inRange(address))
     const pair = outside === undefined ? lowestFreePair(links) : pairOf(outside)
