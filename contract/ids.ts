@@ -36,6 +36,11 @@ export function newId<P extends IdPrefix>(prefix: P, nowMs: number): `${P}-${str
   return `${prefix}-${base32(BigInt(lastTimeMs), 10)}${base32(lastRandom, 10)}`
 }
 
+/** What tells one resource from another that has or had the same id: 20 random characters. */
+export function newUid(): string {
+  return base32(BigInt(`0x${fewRandomBytes(13).toString('hex')}`), 20)
+}
+
 /** The lowest `length` base32 digits of a number, most significant first. */
 export function base32(value: bigint, length: number): string {
   let rest = value

@@ -3,7 +3,6 @@ import type { InstanceType } from '@berth/contract/instances/instance-types.ts'
 import type { OperationType } from '@berth/contract/operations.ts'
 import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
-import type { DocumentCache } from './document-cache.ts'
 import type { PublicPool } from './domain/networks/public-pools.ts'
 import type { EventFeed } from './feed/event-feed.ts'
 import type { WaitSlots } from './feed/waiting.ts'
@@ -15,8 +14,6 @@ import type { Store } from './store/store.ts'
 export interface Context {
   store: Store
   feed: EventFeed
-  /** Instances as GET shows them. */
-  documents: DocumentCache
   log: Logger
   metrics: ServerMetrics
   readiness: Readiness

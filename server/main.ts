@@ -6,7 +6,6 @@ import type { Context } from './context.ts'
 import { type Controller, startController } from './controllers/driver.ts'
 import { placementPass } from './controllers/placement.ts'
 import { retentionPass } from './controllers/retention.ts'
-import { DocumentCache } from './document-cache.ts'
 import { ensureExampleResources } from './domain/example-resources.ts'
 import { registerHosts } from './domain/hosts/reports.ts'
 import { parsePublicPools } from './domain/networks/public-pools.ts'
@@ -45,7 +44,6 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   const ctx: Context = {
     store,
     feed,
-    documents: new DocumentCache(store),
     log,
     metrics,
     readiness: new Readiness(store, settings.readyBoundMs),

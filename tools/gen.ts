@@ -3,7 +3,6 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { defaultSettings } from '@berth/server/config.ts'
-import { DocumentCache } from '@berth/server/document-cache.ts'
 import { EventFeed } from '@berth/server/feed/event-feed.ts'
 import { WaitSlots } from '@berth/server/feed/waiting.ts'
 import { ServerMetrics } from '@berth/server/metrics/server-metrics.ts'
@@ -50,7 +49,6 @@ async function renderOpenapi(): Promise<string> {
   const ctx = {
     store,
     feed,
-    documents: new DocumentCache(store),
     log,
     metrics: new ServerMetrics(),
     readiness: new Readiness(store, defaultSettings.readyBoundMs),

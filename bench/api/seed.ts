@@ -65,7 +65,7 @@ const hostOf = (n: number) => `host-${String(Math.floor(n / instancesPerHost)).p
 
 /** The networks, groups and keys that the instances refer to. */
 export function insertShared(insert: Insert, vpcs: number, at: number): void {
-  const resource = (id: string) => ({ id, name: id, labels: '{}', created_at: at, generation: 1 })
+  const resource = (id: string) => ({ id, name: id, labels: '{}', created_at: at, uid: id, generation: 1 })
   const addVpc = (vpc: string, subnet: string, cidr: string, nextOffset: number) => {
     insert('vpcs', { ...resource(vpc), cidr, is_default: 0 })
     insert('subnets', { ...resource(subnet), vpc_id: vpc, cidr, next_offset: nextOffset, auto_assign_public_ip: 0 })
@@ -108,6 +108,7 @@ function insertFullHost(insert: Insert, n: number, at: number): void {
     labels: JSON.stringify({ rack: `r${n % 50}` }),
     created_at: at,
     schedulable: 1,
+    uid: id,
     generation: 1,
     desired_revision: 100,
     agent_session: at,

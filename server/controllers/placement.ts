@@ -4,7 +4,7 @@ import { placementCandidates } from '../domain/hosts/hosts.ts'
 import { type Candidate, chooseHost, explainRefusals, explainTooLarge, refusal } from '../domain/instances/placement.ts'
 import { abandonUnplaced, settleInstance } from '../domain/instances/settlement.ts'
 import { failure } from '../domain/operations.ts'
-import { type HostRoom, reserve, touchHost } from '../store/hosts/hosts.ts'
+import { type HostRoom, reserve } from '../store/hosts/hosts.ts'
 import {
   listUnplacedInstances,
   type StoredInstance,
@@ -52,13 +52,11 @@ interface Counts {
 async function placeBatch(ctx: Context, tx: Transaction, after: string, counts: Counts): Promise<string> {
   let candidates = await placementCandidates(ctx, tx.db, { withRoom: true })
   let complete = false
-  const woken = new Set<string>()
   const batch = await listUnplacedInstances(tx.db, after, batchSize)
   for (const instance of batch) {
     const host = chooseHost(candidates, instance)
     if (host !== null && (await reserve(tx, host.id, instance))) {
       await place(ctx, tx, instance, host)
-      woken.add(host.id)
       counts.placed++
       continue
     }
@@ -76,7 +74,6 @@ async function placeBatch(ctx: Context, tx: Transaction, after: string, counts: 
       counts.waiting++
     }
   }
-  for (const hostId of woken) await touchHost(tx, hostId)
   return batch.at(-1)?.id ?? after
 }
 

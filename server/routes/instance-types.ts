@@ -14,7 +14,7 @@ export function instanceTypeRoutes(api: Api, ctx: Context): void {
     get: async (id) => {
       const type = ctx.instanceTypes.get(id)
       if (type === undefined) throw new ApiError('not_found', `There is no instance type ${id}.`)
-      return type
+      return { document: type, etag: null } // nobody changes it
     },
     query: PageQuery,
     list: async (_filter, page) => pageInMemory([...ctx.instanceTypes.values()], page),

@@ -25,8 +25,8 @@ import {
   awaitInstance,
   patchInstance,
   readConsoleLog,
-  renderInstance,
-  renderInstances,
+  readInstance,
+  readInstances,
 } from '../domain/instances/instances.ts'
 import { readInstanceMetrics } from '../domain/instances/metrics.ts'
 import { actOnInstance, deleteInstance } from '../domain/instances/power.ts'
@@ -42,7 +42,7 @@ import { patchProblems } from './conventions/resource-routes.ts'
 const Params = Type.Object({ id: Type.String({ pattern: pathIdPattern }) })
 const tags = ['instances']
 
-/** As Fastify says it of what it renders itself. */
+/** As Fastify says it of what it renders itself; `JSON.stringify` takes a third of the time that checking types takes. */
 const jsonType = 'application/json; charset=utf-8'
 
 /** /v1/instances */
@@ -85,14 +85,12 @@ export function instanceRoutes(api: Api, ctx: Context): void {
       },
     },
     async (request, reply) => {
-      const { items, next_cursor } = await answerPage(
+      const page = await answerPage(
         request.query,
-        (filter, page) => renderInstances(ctx, withLabels(filter), page),
+        (filter, bounds) => readInstances(ctx, withLabels(filter), bounds),
         (instance) => instance.id,
       )
-      const next = next_cursor === undefined ? '' : `,"next_cursor":${JSON.stringify(next_cursor)}`
-      const text = `{"items":[${items.map(({ body }) => body).join()}]${next}}`
-      return reply.type(jsonType).send(text as never) // rendered already
+      return reply.type(jsonType).send(JSON.stringify(page) as never)
     },
   )
 
@@ -115,16 +113,16 @@ export function instanceRoutes(api: Api, ctx: Context): void {
       const { id } = request.params
       const { wait_for: target, timeout = 60 } = request.query
       if (target === undefined) {
-        const { body, etag } = await renderInstance(ctx, id)
+        const { document, etag } = await readInstance(ctx, id)
         return reply
           .header('etag', etag)
           .type(jsonType)
-          .send(body as never) // rendered already
+          .send(JSON.stringify(document) as never)
       }
       holdRequest(ctx.metrics, reply, 'wait')
       const wait = { target, timeoutSeconds: timeout }
-      const { instance, etag, outcome } = await awaitInstance(ctx, id, wait, callerSignal(reply))
-      return reply.header('berth-wait', outcome).header('etag', etag).send(instance)
+      const { document, etag, outcome } = await awaitInstance(ctx, id, wait, callerSignal(reply))
+      return reply.header('berth-wait', outcome).header('etag', etag).send(document)
     },
   )
 
@@ -146,8 +144,8 @@ export function instanceRoutes(api: Api, ctx: Context): void {
     },
     async (request, reply) => {
       const ifMatch = request.headers['if-match']
-      const { instance, etag } = await patchInstance(ctx, request.params.id, request.body, ifMatch)
-      return reply.header('etag', etag).send(instance)
+      const { document, etag } = await patchInstance(ctx, request.params.id, request.body, ifMatch)
+      return reply.header('etag', etag).send(document)
     },
   )
 

@@ -9,7 +9,6 @@ import {
   listSshKeys,
   listSshKeysById,
 } from './instances/ssh-keys.ts'
-import { type StoredMetadata, updateResourceMetadata } from './labels.ts'
 import {
   deleteSecurityGroup,
   findSecurityGroup,
@@ -31,7 +30,6 @@ import {
   listSubnets,
   listSubnetsOfVpcs,
   takeAddress,
-  updateSubnet,
 } from './networks/subnets.ts'
 import { deleteVpc, findVpc, getVpc, insertVpc, listVpcs, listVpcsById } from './networks/vpcs.ts'
 import type { Store } from './store.ts'
@@ -39,6 +37,7 @@ import { engines } from './testing/engines.ts'
 import { storedInstance } from './testing/instances.ts'
 import { storesOn } from './testing/stores.ts'
 import type { Reader, Transaction } from './transaction.ts'
+import { type StoredVersion, updateResource } from './versions.ts'
 
 const common = (id: string) => ({ id, name: id, labels: {}, created_at: 1_800_000_000_000 })
 
@@ -75,10 +74,22 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
 
   test('what is stored is read as it was, in lists by id, and what is not there is not found', async () => {
     const store = await filled()
-    expect(await findVpc(store.read, 'vpc-a')).toMatchObject({ ...vpc('vpc-a'), generation: 1 })
-    expect(await findSubnet(store.read, 'subnet-a')).toMatchObject({ ...subnet('subnet-a'), generation: 1 })
-    expect(await findSecurityGroup(store.read, 'sg-a')).toMatchObject({ ...group('sg-a'), generation: 1 })
-    expect(await getSshKey(store.read, 'key-a')).toEqual({ ...key('key-a'), generation: 1 })
+    expect(await findVpc(store.read, 'vpc-a')).toMatchObject({
+      ...vpc('vpc-a'),
+      uid: expect.any(String),
+      generation: 1,
+    })
+    expect(await findSubnet(store.read, 'subnet-a')).toMatchObject({
+      ...subnet('subnet-a'),
+      uid: expect.any(String),
+      generation: 1,
+    })
+    expect(await findSecurityGroup(store.read, 'sg-a')).toMatchObject({
+      ...group('sg-a'),
+      uid: expect.any(String),
+      generation: 1,
+    })
+    expect(await getSshKey(store.read, 'key-a')).toEqual({ ...key('key-a'), uid: expect.any(String), generation: 1 })
     const page = { limit: 10 }
     expect(idsOf(await listVpcs(store.read, none, page))).toEqual(['vpc-a', 'vpc-b'])
     expect(idsOf(await listSubnets(store.read, none, page))).toEqual(['subnet-a', 'subnet-b'])
@@ -120,14 +131,17 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
 
   test('a change of metadata raises the generation; the same again does not; an old version is refused', async () => {
     const store = await filled()
-    async function check<Row extends StoredMetadata>(
+    type Named = StoredVersion & { name: string; labels: Record<string, string> }
+    async function check(
+      resource: Parameters<typeof updateResource>[1],
       id: string,
-      get: (db: Reader, id: string) => Promise<Row>,
-      update: (tx: Transaction, read: Row, values: Pick<StoredMetadata, 'name' | 'labels'>) => Promise<void>,
+      get: (db: Reader, id: string) => Promise<Named>,
     ): Promise<void> {
+      const update = (tx: Transaction, read: Named, values: Partial<Named>) =>
+        updateResource(tx, resource, read, values)
       const read = await get(store.read, id)
       const change = { name: 'n', labels: { a: 'b', c: 'd' } }
-      await store.write((tx) => update(tx, read, change))
+      expect(await store.write((tx) => update(tx, read, change))).toEqual({ ...read, ...change, generation: 2 })
       const changed = await get(store.read, id)
       expect(changed).toEqual({ ...read, ...change, generation: 2 })
       await store.write((tx) => update(tx, changed, { name: 'n', labels: { c: 'd', a: 'b' } }))
@@ -135,9 +149,9 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
       await expect(late).rejects.toMatchObject({ code: 'unavailable' })
       expect(await get(store.read, id)).toEqual(changed)
     }
-    await check('vpc-a', getVpc, (tx, read, values) => updateResourceMetadata(tx, 'vpcs', read, values))
-    await check('subnet-a', getSubnet, updateSubnet)
-    await check('key-a', getSshKey, (tx, read, values) => updateResourceMetadata(tx, 'ssh_keys', read, values))
+    await check('vpc', 'vpc-a', getVpc)
+    await check('subnet', 'subnet-a', getSubnet)
+    await check('ssh_key', 'key-a', getSshKey)
     const updates = (await listEvents(store.read, 0, 100)).filter((event) => event.type.endsWith('.updated'))
     expect(updates.map((event) => event.type)).toEqual(['vpc.updated', 'subnet.updated', 'ssh_key.updated'])
   })

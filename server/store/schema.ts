@@ -33,17 +33,24 @@ export interface Database {
   host_orphans: HostOrphansRow
 }
 
+/** What the entity tag of a resource is made of. */
+export interface VersionColumns {
+  /** Tells it from another resource that had its id before; "" in rows that are older than this column. */
+  uid: string
+  /** Raised by every change of a caller. */
+  generation: number
+}
+
 /**
  * A host: `allocated_*` are reservations of the placement controller, raised only by a conditional update that keeps
  * them within capacity. (No CHECK: a host may report less capacity than it has given away.)
  */
-export interface HostRow {
+export interface HostRow extends VersionColumns {
   id: string
   name: string
   labels: string
   created_at: number
   schedulable: number
-  generation: number
   /** Raised in the transaction of every change that this host must hear of. */
   desired_revision: number
   agent_session: number
@@ -80,19 +87,17 @@ export interface HostOrphansRow {
   orphans: string
 }
 
-export interface VpcRow {
+export interface VpcRow extends VersionColumns {
   id: string
   name: string
   labels: string
   created_at: number
   cidr: string
   is_default: number
-  /** Raised by every change of a caller; its ETag. */
-  generation: number
 }
 
 /** `next_offset` is the next address never handed out, counted from the network address. */
-export interface SubnetRow {
+export interface SubnetRow extends VersionColumns {
   id: string
   name: string
   labels: string
@@ -100,7 +105,6 @@ export interface SubnetRow {
   vpc_id: string
   cidr: string
   next_offset: number
-  generation: number
   /** 1 when instances that are created there get a public address. */
   auto_assign_public_ip: number
 }
@@ -113,33 +117,30 @@ export interface SubnetAddressRow {
   freed_at: number
 }
 
-export interface SecurityGroupRow {
+export interface SecurityGroupRow extends VersionColumns {
   id: string
   name: string
   labels: string
   created_at: number
   description: string
   rules: string
-  generation: number
 }
 
-export interface SshKeyRow {
+export interface SshKeyRow extends VersionColumns {
   id: string
   name: string
   labels: string
   created_at: number
   public_key: string
   fingerprint: string
-  generation: number
 }
 
 /** An image made through the API. */
-export interface ImageRow {
+export interface ImageRow extends VersionColumns {
   id: string
   name: string
   labels: string
   created_at: number
-  generation: number
   title: string
   source_url: string
   sha256: string
@@ -150,7 +151,7 @@ export interface ImageRow {
 }
 
 /** A public address that is allocated. `auto_assigned` is 1 while it goes with its instance. */
-export interface PublicIpRow {
+export interface PublicIpRow extends VersionColumns {
   id: string
   name: string
   labels: string
@@ -159,7 +160,6 @@ export interface PublicIpRow {
   address: string
   instance_id: string | null
   auto_assigned: number
-  generation: number
 }
 
 /** An address, as a number, that was handed out at least once; `public_ip_id` null means free again since `freed_at`. */

@@ -6,7 +6,16 @@ import { engines, type TestDatabase } from './testing/engines.ts'
 import type { Transaction } from './transaction.ts'
 
 async function insertVpc(tx: Transaction, id: string): Promise<void> {
-  const row = { id, name: 'test', labels: '{}', created_at: 0, cidr: '10.0.0.0/16', is_default: 0, generation: 1 }
+  const row = {
+    id,
+    name: 'test',
+    labels: '{}',
+    created_at: 0,
+    cidr: '10.0.0.0/16',
+    is_default: 0,
+    uid: '',
+    generation: 1,
+  }
   await tx.db.insertInto('vpcs').values(row).execute()
   tx.changed({ resource: 'vpc', id, action: 'created' })
 }

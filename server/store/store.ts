@@ -6,6 +6,7 @@ import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engi
 import { openPostgres, postgresColumnTypes } from './engine/postgres.ts'
 import { openSqlite, sqliteColumnTypes } from './engine/sqlite.ts'
 import { insertEvents } from './events.ts'
+import { raiseDesiredRevision } from './hosts/hosts.ts'
 import { initial } from './migrations/0001-initial.ts'
 import { eventsAndKeys } from './migrations/0002-events-and-keys.ts'
 import { images } from './migrations/0003-images.ts'
@@ -13,6 +14,7 @@ import { hostUsage } from './migrations/0004-host-usage.ts'
 import { publicAddresses } from './migrations/0005-public-addresses.ts'
 import { repairsAndAudits } from './migrations/0006-repairs-and-audits.ts'
 import { hostOrphans } from './migrations/0007-host-orphans.ts'
+import { resourceUids } from './migrations/0008-resource-uids.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
@@ -27,6 +29,8 @@ export interface StoreOptions {
 /** What one commit comes to, collected from the writes in it. */
 interface Commit {
   changed: Set<string>
+  /** Hosts of which something else is desired now. */
+  hosts: Set<string>
   kept: number
   events: Change[]
   afterwards: ((observer: StoreObserver) => void)[]
@@ -143,13 +147,14 @@ export class Store {
   }
 
   async #commitTogether(batch: readonly WaitingWrite[]): Promise<void> {
-    const commit: Commit = { changed: new Set(), kept: 0, events: [], afterwards: [] }
+    const commit: Commit = { changed: new Set(), hosts: new Set(), kept: 0, events: [], afterwards: [] }
     const answers: (() => void)[] = []
     const begunAt = performance.now()
     let writtenAt = begunAt
     try {
       await this.#engine.transaction(async (db) => {
         for (const write of batch) answers.push(await this.#runInSavepoint(db, write, commit))
+        for (const id of commit.hosts) await raiseDesiredRevision(db, id)
         await insertEvents(db, commit.events, this.#now())
         writtenAt = performance.now()
       })
@@ -199,19 +204,22 @@ export class Store {
   async #runInSavepoint(db: Reader, write: WaitingWrite, commit: Commit): Promise<() => void> {
     const changes = new Map<string, Change>()
     const woken = new Set<string>()
+    const hosts: string[] = []
     const afterwards: Commit['afterwards'] = []
     await db.executeQuery(savepoint)
     try {
       const value = await write.work({
         db,
         changed: (change) => mergeChange(changes, change),
+        tellHosts: (ids) => hosts.push(...ids),
         wake: (id) => woken.add(id),
         afterCommit: (tell) => afterwards.push(tell),
       })
       await db.executeQuery(releaseSavepoint)
       commit.kept++
       for (const change of changes.values()) commit.changed.add(change.id)
-      for (const id of woken) commit.changed.add(id)
+      for (const id of [...woken, ...hosts]) commit.changed.add(id)
+      for (const id of hosts) commit.hosts.add(id)
       commit.events.push(...changes.values())
       commit.afterwards.push(...afterwards)
       return () => write.resolve(value)
@@ -243,6 +251,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0005-public-addresses': publicAddresses(types),
     '0006-repairs-and-audits': repairsAndAudits(types),
     '0007-host-orphans': hostOrphans(),
+    '0008-resource-uids': resourceUids(),
   }
 }
 

@@ -105,6 +105,7 @@ describe.each(engines)('totals on $name', (engine) => {
 const emptyHost = {
   labels: '{}',
   schedulable: 1,
+  uid: '',
   generation: 1,
   desired_revision: 1,
   agent_session: 0,

@@ -11,6 +11,8 @@ export interface Transaction {
   db: Reader
   /** Note a change that callers can see: it becomes an event of the change feed, in this transaction. */
   changed(change: Change): void
+  /** Have hosts fetch what is desired of them again: that has changed. Called where it is stored, and nowhere else. */
+  tellHosts(ids: readonly string[]): void
   /** Wake who waits for a resource after the commit, without an event: what callers see of it did not change. */
   wake(resourceId: string): void
   /** Do something once this is committed, and not at all when it is rolled back: it tells, it does not act. */

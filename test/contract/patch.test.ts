@@ -1,4 +1,6 @@
+import type { Desired } from '@berth/contract/hosts/agent-protocol.ts'
 import type { Instance } from '@berth/contract/instances/instances.ts'
+import type { SshKey } from '@berth/contract/instances/ssh-keys.ts'
 import { describe, expect, test } from 'vitest'
 import { openEvents } from '../event-stream.ts'
 import { type Answer, type RequestHeaders, type Stack, startStack, testPublicKey, until } from '../stack.ts'
@@ -35,11 +37,11 @@ describe('labels and name', () => {
     }
   })
 
-  test('a new name is found at once and the old one is not; what is wanted of the host stays as it is', async () => {
+  test('a new name is found at once and the old one is not; both are changes of intent', async () => {
     await using stack = await startStack({ agent: false })
     const { id } = await stack.create({}, { name: 'before' })
     const { body } = await patch(stack, id, { metadata: { name: 'after' } })
-    expect(body.metadata).toMatchObject({ name: 'after', generation: 1 })
+    expect(body.metadata).toMatchObject({ name: 'after', generation: 2 })
     expect(await stack.list('?name=before')).toEqual([])
     expect((await stack.list('?name=after')).map((instance) => instance.id)).toEqual([id])
   })
@@ -106,6 +108,26 @@ describe('labels and name', () => {
       })
       expect(await stack.get(id)).toEqual(before)
     }
+  })
+})
+
+describe('the name', () => {
+  test('a new one is told to the host, which reports it done while the machine runs on', async () => {
+    await using stack = await startStack()
+    const { id, metadata, status } = await stack.createReady({}, { name: 'before' })
+    const { body } = await patch(stack, id, { metadata: { name: 'after' } })
+    expect(body.metadata.generation).toBe(metadata.generation + 1)
+    const desired = await stack.agentApi<Desired>('GET', '/v1/agent/desired?since=0')
+    expect(desired.body.instances.map(({ hostname, generation }) => ({ hostname, generation }))).toEqual([
+      { hostname: 'after', generation: body.metadata.generation },
+    ])
+    const caughtUp = await until(
+      () => stack.get(id),
+      (now) => now.status.observed_generation === body.metadata.generation,
+    )
+    expect(caughtUp.status.started_at).toBe(status.started_at)
+    const labelled = await patch(stack, id, { metadata: { labels: { a: 'b' } } })
+    expect(labelled.body.metadata.generation).toBe(body.metadata.generation)
   })
 })
 
@@ -216,6 +238,41 @@ describe('versions', () => {
       })
       expect(await etagOf(stack, path)).toBe(changed.headers.etag)
       expect((await stack.api<Instance>('GET', path)).body.metadata.name).toBe('changed')
+    }
+  })
+
+  test('a resource that is made again under an id is no version of the one before', async () => {
+    await using stack = await startStack({ agent: false, publicPools: [{ name: 'default', cidr: '198.51.100.0/24' }] })
+    await stack.ensureExamples()
+    const key = (await stack.api<SshKey>('GET', '/v1/ssh-keys/key-001')).body.spec.public_key
+    const spec = {
+      source_url: 'https://images.example/x.img',
+      sha256: 'a'.repeat(64),
+      min_disk_gb: 1,
+      default_user: 'u',
+    }
+    for (const [path, body] of [
+      ['vpcs', { id: 'vpc-x', spec: { cidr: '10.9.0.0/16' } }],
+      ['subnets', { id: 'subnet-x', spec: { vpc_id: 'vpc-abc123', cidr: '10.0.9.0/24' } }],
+      ['security-groups', { id: 'sg-x', spec: { rules: [] } }],
+      ['ssh-keys', { id: 'key-x', spec: { public_key: key } }],
+      ['images', { id: 'x', spec }],
+      ['public-ips', { id: 'pip-x', spec: {} }],
+    ] as const) {
+      const resource = `/v1/${path}/${body.id}`
+      expect({ path, status: (await stack.api('POST', `/v1/${path}`, body)).status }).toEqual({ path, status: 201 })
+      const old = await etagOf(stack, resource)
+      expect((await stack.api('DELETE', resource)).status).toBe(204)
+      await stack.api('POST', `/v1/${path}`, body)
+      const late = await stack.api('PATCH', resource, { metadata: { name: 'late' } }, { 'if-match': old })
+      expect({ path, status: late.status, code: late.body.code }).toEqual({
+        path,
+        status: 412,
+        code: 'precondition_failed',
+      })
+      const current = await etagOf(stack, resource)
+      const fine = await stack.api('PATCH', resource, { metadata: { name: 'fine' } }, { 'if-match': current })
+      expect({ path, status: fine.status }).toEqual({ path, status: 200 })
     }
   })
 

@@ -49,6 +49,7 @@ describe('orphans of the database', () => {
             address: '192.0.2.9',
             instance_id: id,
             auto_assigned: 0,
+            uid: '',
             generation: 1,
           })
           .execute()

@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { Ledger } from '@berth/agent/ledger.ts'
 import { defaultSettings } from '@berth/server/config.ts'
 import type { Context } from '@berth/server/context.ts'
-import { DocumentCache } from '@berth/server/document-cache.ts'
 import { ensureExampleResources } from '@berth/server/domain/example-resources.ts'
 import { registerHosts } from '@berth/server/domain/hosts/reports.ts'
 import { parsePublicPools } from '@berth/server/domain/networks/public-pools.ts'
@@ -96,7 +95,6 @@ export async function contextOn(
   return {
     store,
     feed: await EventFeed.open(store, silent),
-    documents: new DocumentCache(store),
     log: silent,
     metrics,
     readiness: new Readiness(store, settings.readyBoundMs),

@@ -198,9 +198,9 @@ export class Promises {
     known.startAsked = false
     // an agent that is killed when it has ended the VMM and not yet noted why takes it for a crash, change or no change
     if (offUnder === null || offUnder.kills !== kills || startAsked || generation <= offUnder.generation) return
-    for (let raised = offUnder.generation + 1; raised <= generation; raised++) if (!versions.isByGroups(raised)) return
+    for (let raised = offUnder.generation + 1; raised <= generation; raised++) if (!versions.isByPatch(raised)) return
     this.#violation(
-      `${id} was woken by a change of its groups: its guest was off since generation ${offUnder.generation}`,
+      `${id} was woken by a change of its name or groups: its guest was off since generation ${offUnder.generation}`,
     )
   }
 

@@ -22,7 +22,7 @@ interface Attempt {
   shown: Shown | null
 }
 
-/** A version: name and labels have their own count beside the generation, which only a change of groups raises here. */
+/** A version: labels have their own count beside the generation, which only a change of name or groups raises here. */
 interface Version {
   generation: number
   revision: number
@@ -33,8 +33,8 @@ interface State extends Version {
   described: Described
   /** Which version each ETag that was seen names. */
   tags: ReadonlyMap<string, Version>
-  /** Generations that a change of groups has made. */
-  byGroups: readonly number[]
+  /** Generations that a change of name or groups has made. */
+  byPatch: readonly number[]
 }
 
 /**
@@ -57,15 +57,15 @@ export class Versions {
     return this.#attempts.length + this.#old.length > 0
   }
 
-  /** Whether a change of groups is known to have made a generation. */
-  isByGroups(generation: number): boolean {
-    return this.#state?.byGroups.includes(generation) === true
+  /** Whether a change of name or groups is known to have made a generation. */
+  isByPatch(generation: number): boolean {
+    return this.#state?.byPatch.includes(generation) === true
   }
 
   /** It was made. */
   begin(metadata: { name: string; labels: Record<string, string> }, groups: readonly string[]): void {
     const described = { name: metadata.name, labels: metadata.labels, security_groups: [...groups] }
-    this.#state ??= { described, generation: 1, revision: 0, tags: new Map(), byGroups: [] }
+    this.#state ??= { described, generation: 1, revision: 0, tags: new Map(), byPatch: [] }
   }
 
   /** A change or a look was answered with a version, or its answer got lost. */
@@ -84,7 +84,7 @@ export class Versions {
    */
   settle(now: InstanceNow, isQuiet: boolean): string | null {
     const described = describedOf(now)
-    const before = this.#state ?? { described, generation: 1, revision: 0, tags: new Map(), byGroups: [] }
+    const before = this.#state ?? { described, generation: 1, revision: 0, tags: new Map(), byPatch: [] }
     const attempts = this.#attempts
     const old = this.#old
     this.#attempts = []
@@ -128,19 +128,16 @@ function findOrder(
 /** The state after an attempt, or null when it cannot be the next one. */
 function follow(before: State, { change, ifMatch, shown }: Attempt, isQuiet: boolean): State | null {
   const described = patched(before.described, change)
-  const changesGroups = !isDeepStrictEqual(described.security_groups, before.described.security_groups)
-  const changesMetadata = !isDeepStrictEqual(
-    { ...described, security_groups: before.described.security_groups },
-    before.described,
-  )
-  const revision = before.revision + (changesMetadata ? 1 : 0)
-  const raised = changesGroups ? 1 : 0
+  const changesLabels = !isDeepStrictEqual(described.labels, before.described.labels)
+  const changesIntent = !isDeepStrictEqual({ ...described, labels: before.described.labels }, before.described)
+  const revision = before.revision + (changesLabels ? 1 : 0)
+  const raised = changesIntent ? 1 : 0
   const generation = shown === null ? before.generation + raised : shown.instance.metadata.generation
   if (generation < before.generation + raised || (isQuiet && generation !== before.generation + raised)) return null
   if (ifMatch !== null && !isVersion(before.tags.get(ifMatch), { ...before, generation: generation - raised }))
     return null
-  const byGroups = changesGroups && shown !== null ? [...before.byGroups, generation] : before.byGroups
-  const after = { described, generation, revision, byGroups, tags: before.tags }
+  const byPatch = changesIntent && shown !== null ? [...before.byPatch, generation] : before.byPatch
+  const after = { described, generation, revision, byPatch, tags: before.tags }
   if (shown === null) return after
   const { metadata, spec } = shown.instance
   if (!isDeepStrictEqual(described, describedOf({ ...metadata, security_groups: spec.security_groups }))) return null

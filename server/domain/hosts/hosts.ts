@@ -1,16 +1,17 @@
 import type { Host, HostPatch } from '@berth/contract/hosts/hosts.ts'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { Context } from '../../context.ts'
-import { getHost, listHostRoom, listHosts, type StoredHost, updateHostSpec } from '../../store/hosts/hosts.ts'
+import { getHost, listHostRoom, listHosts, type StoredHost } from '../../store/hosts/hosts.ts'
 import type { Page } from '../../store/instances/list.ts'
 import { listMatching, type ResourceFilter } from '../../store/resource-list.ts'
 import type { Reader } from '../../store/transaction.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { updateResource } from '../../store/versions.ts'
+import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import type { Candidate } from '../instances/placement.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 
-export async function readHost(ctx: Context, id: string): Promise<Host> {
-  return document(ctx, await getHost(ctx.store.read, id))
+export async function readHost(ctx: Context, id: string): Promise<Versioned<Host>> {
+  return versioned(ctx, await getHost(ctx.store.read, id))
 }
 
 export async function readHosts(ctx: Context, filter: ResourceFilter, page: Page): Promise<Host[]> {
@@ -19,13 +20,18 @@ export async function readHosts(ctx: Context, filter: ResourceFilter, page: Page
 }
 
 /** Change a host's name, labels, or whether anything new is placed on it. */
-export async function patchHost(ctx: Context, id: string, body: HostPatch, ifMatch: string | undefined): Promise<Host> {
+export async function patchHost(
+  ctx: Context,
+  id: string,
+  body: HostPatch,
+  ifMatch: string | undefined,
+): Promise<Versioned<Host>> {
   return ctx.store.write(async (tx) => {
     const host = await getHost(tx.db, id)
-    checkIfMatch(ifMatch, etagOf(host.generation))
+    checkIfMatch(ifMatch, host)
     const { name, labels } = patchedMetadata(host, body.metadata)
     const schedulable = body.spec?.schedulable === undefined ? host.schedulable : Number(body.spec.schedulable)
-    return document(ctx, await updateHostSpec(tx, host, { name, labels, schedulable }))
+    return versioned(ctx, await updateResource(tx, 'host', host, { name, labels, schedulable }))
   })
 }
 
@@ -44,6 +50,10 @@ export async function placementCandidates(
 /** Whether a host was heard of lately enough to be given work. */
 export function isReady(ctx: Context, host: Pick<StoredHost, 'last_seen_at'>): boolean {
   return ctx.now() - host.last_seen_at < ctx.settings.hostUnreachableMs
+}
+
+function versioned(ctx: Context, host: StoredHost): Versioned<Host> {
+  return { document: document(ctx, host), etag: entityTag(host) }
 }
 
 function document(ctx: Context, host: StoredHost): Host {

@@ -5,7 +5,7 @@ import { matchesLabels } from '@berth/contract/label-selector.ts'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import { ApiError, inUse, mostUsers, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import { findHostImage, listHosts, reportsOfImage, touchHost } from '../../store/hosts/hosts.ts'
+import { findHostImage, listHosts, reportsOfImage } from '../../store/hosts/hosts.ts'
 import {
   deleteImage as deleteImageRow,
   findImage,
@@ -15,10 +15,10 @@ import {
   listInstancesWithImage,
   type StoredImage,
 } from '../../store/images/images.ts'
-import { updateResourceMetadata } from '../../store/labels.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Reader, Transaction } from '../../store/transaction.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { updateResource } from '../../store/versions.ts'
+import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { patchedMetadata } from '../labels.ts'
 import { betterState, madeFor, registeredImage, stateIn } from './reports.ts'
 
@@ -55,10 +55,10 @@ export async function createImage(ctx: Context, tx: Transaction, body: ImageCrea
     network: spec.network ?? 'static',
     datasource: spec.datasource ?? 'disk',
   })
-  return readImageIn(ctx, tx.db, id)
+  return (await readImageIn(ctx, tx.db, id)).document
 }
 
-export function readImage(ctx: Context, id: string): Promise<Image> {
+export function readImage(ctx: Context, id: string): Promise<Versioned<Image>> {
   return readImageIn(ctx, ctx.store.read, id)
 }
 
@@ -88,11 +88,11 @@ export async function patchImage(
   id: string,
   body: ImagePatch,
   ifMatch: string | undefined,
-): Promise<Image> {
+): Promise<Versioned<Image>> {
   return ctx.store.write(async (tx) => {
     const image = await getOwnImage(ctx, tx.db, id)
-    checkIfMatch(ifMatch, etagOf(image.generation))
-    await updateResourceMetadata(tx, 'images', image, patchedMetadata(image, body.metadata))
+    checkIfMatch(ifMatch, image)
+    await updateResource(tx, 'image', image, patchedMetadata(image, body.metadata))
     return readImageIn(ctx, tx.db, id)
   })
 }
@@ -105,7 +105,7 @@ export async function deleteImage(ctx: Context, id: string): Promise<void> {
     if (users.length > 0) throw inUse(`Image ${id}`, users)
     await deleteImageRow(tx, id)
     for await (const { hostId, report } of reportsOfImage(tx.db, id)) {
-      if (madeFor(report) !== undefined) await touchHost(tx, hostId)
+      if (madeFor(report) !== undefined) tx.tellHosts([hostId])
     }
   })
 }
@@ -128,12 +128,13 @@ function sourceUrlFault(text: string, allowPrivateSources: PrivateSources): stri
   return url === null ? 'is not a URL' : (sourceFault(url, { allowPrivateSources })?.message ?? null)
 }
 
-async function readImageIn(ctx: Context, db: Reader, id: string): Promise<Image> {
+async function readImageIn(ctx: Context, db: Reader, id: string): Promise<Versioned<Image>> {
   const image = await findKnownImage(ctx, db, id)
   if (image === null) throw new ApiError('not_found', `There is no image ${id}.`)
   const reports: ObservedImage[] = []
   for await (const { report } of reportsOfImage(db, id)) reports.push(report)
-  return document(image, await findImage(db, id), reports)
+  const stored = await findImage(db, id)
+  return { document: document(image, stored, reports), etag: entityTag(stored ?? unchanged) }
 }
 
 function fromHost(image: NonNullable<ObservedImage['image']>, catalogued?: DesiredImage): DesiredImage {
@@ -149,6 +150,9 @@ function fromHost(image: NonNullable<ObservedImage['image']>, catalogued?: Desir
   }
 }
 
+/** The version of an image that no caller made or changes. */
+const unchanged = { uid: '', generation: 1 }
+
 /** A name made of an id, which may have dots. */
 function nameOf(id: string): string {
   return id.replaceAll('.', '-')
@@ -163,7 +167,7 @@ function document(image: DesiredImage, stored: StoredImage | null, reported: rea
       name: stored?.name ?? nameOf(image.id),
       labels: stored?.labels ?? {},
       created_at: stored === null ? (best?.image?.created_at ?? '') : toRfc3339(stored.created_at),
-      generation: stored?.generation ?? 1,
+      generation: (stored ?? unchanged).generation,
     },
     spec: {
       title: image.title,

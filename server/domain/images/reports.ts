@@ -1,7 +1,7 @@
 import type { DesiredImage, ObservedImage, RemovedImage } from '@berth/contract/hosts/agent-protocol.ts'
 import { type ImageState, isWantedImage } from '@berth/contract/images/images.ts'
 import type { Context } from '../../context.ts'
-import { reportsOfImage, touchHost } from '../../store/hosts/hosts.ts'
+import { reportsOfImage } from '../../store/hosts/hosts.ts'
 import { findImage, type StoredImage } from '../../store/images/images.ts'
 import type { Reader, Transaction } from '../../store/transaction.ts'
 
@@ -36,7 +36,7 @@ export async function followImageReports(
     tx.db,
     changed.map((id) => fresh.get(id)).filter((report) => report !== undefined),
   )
-  if (removed.length > 0) await touchHost(tx, hostId)
+  if (removed.length > 0) tx.tellHosts([hostId])
 }
 
 /** The part of a report that can change the state of an image; progress cannot. */

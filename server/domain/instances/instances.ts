@@ -2,20 +2,17 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Instance, InstancePatch, WaitTarget } from '@berth/contract/instances/instances.ts'
 import { ApiError, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import type { RenderedDocument } from '../../document-blocks.ts'
 import { waitForChange } from '../../feed/waiting.ts'
-import { touchHost } from '../../store/hosts/hosts.ts'
 import { readConsole } from '../../store/instances/console-log.ts'
 import {
   findInstance,
   getInstance,
   type StoredInstance,
   stateOf,
-  updateMetadata,
-  updateSecurityGroups,
+  updateDescription,
 } from '../../store/instances/instances.ts'
-import { type InstanceFilter, listInstanceIds, listInstances, type Page } from '../../store/instances/list.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { type InstanceFilter, listInstances, type Page } from '../../store/instances/list.ts'
+import { checkIfMatch, entityTag, type Version, type Versioned } from '../entity-tag.ts'
 import { patchedMetadata } from '../labels.ts'
 import {
   defaultSecurityGroupId,
@@ -25,28 +22,13 @@ import {
 import { instanceDocument } from './document.ts'
 
 /** A page of instances in the order they were made; terminated ones only when asked for by state. */
-export async function renderInstances(ctx: Context, filter: InstanceFilter, page: Page): Promise<RenderedDocument[]> {
-  const { documents, store } = ctx
-  if (!documents.enabled) return (await listInstances(store.read, filter, page)).map(rendered)
-  return documents.list(
-    () => listInstanceIds(store.read, filter, page),
-    async (id) => rendered(await getInstance(store.read, id)),
-  )
+export async function readInstances(ctx: Context, filter: InstanceFilter, page: Page): Promise<Instance[]> {
+  return (await listInstances(ctx.store.read, filter, page)).map(instanceDocument)
 }
 
 /** The instance as it is. Throws not_found. */
-export async function renderInstance({ documents, store }: Context, id: string): Promise<RenderedDocument> {
-  return documents.get(id, async () => rendered(await getInstance(store.read, id)))
-}
-
-function rendered(instance: StoredInstance): RenderedDocument {
-  return { id: instance.id, body: JSON.stringify(instanceDocument(instance)), etag: instanceEtag(instance) }
-}
-
-/** An instance with its entity tag. */
-export interface VersionedInstance {
-  instance: Instance
-  etag: string
+export async function readInstance({ store }: Context, id: string): Promise<Versioned<Instance>> {
+  return versioned(await getInstance(store.read, id))
 }
 
 export type WaitOutcome = 'reached' | 'timed-out' | 'impossible'
@@ -57,7 +39,7 @@ export async function awaitInstance(
   id: string,
   wait: { target: WaitTarget; timeoutSeconds: number },
   signal: AbortSignal,
-): Promise<VersionedInstance & { outcome: WaitOutcome }> {
+): Promise<Versioned<Instance> & { outcome: WaitOutcome }> {
   const last = await waitForChange(ctx.store, [id], {
     slots: ctx.waitSlots,
     timeoutMs: wait.timeoutSeconds * 1000,
@@ -68,43 +50,39 @@ export async function awaitInstance(
   return { ...versioned(last), outcome: waitOutcome(last, wait.target) ?? 'timed-out' }
 }
 
-function versioned(instance: StoredInstance): VersionedInstance {
-  return { instance: instanceDocument(instance), etag: instanceEtag(instance) }
+function versioned(instance: StoredInstance): Versioned<Instance> {
+  return { document: instanceDocument(instance), etag: entityTag(versionOf(instance)) }
 }
 
-function instanceEtag(instance: StoredInstance): string {
-  return etagOf(instance.generation, instance.metadata_revision)
+/** No instance ever gets the id of another. */
+function versionOf({ id, generation, metadata_revision }: StoredInstance): Version {
+  return { uid: id, generation, metadata_revision }
 }
 
 /**
- * Change name, labels and security groups. Groups are a change of intent: they are in force when the host has reported
- * the new generation. Throws precondition_failed, validation_failed, and invalid_state once a deletion was asked for.
+ * Change name, labels and security groups. Name and groups are a change of intent: they are in force when the host has
+ * reported the new generation. Throws precondition_failed, validation_failed, and invalid_state once a deletion was asked for.
  */
 export async function patchInstance(
   ctx: Context,
   id: string,
   body: InstancePatch,
   ifMatch: string | undefined,
-): Promise<VersionedInstance> {
+): Promise<Versioned<Instance>> {
   return ctx.store.write(async (tx) => {
-    let instance = await getInstance(tx.db, id)
-    checkIfMatch(ifMatch, instanceEtag(instance))
+    const instance = await getInstance(tx.db, id)
+    checkIfMatch(ifMatch, versionOf(instance))
     if (instance.desired === 'deleted') {
       throw new ApiError('invalid_state', `Instance ${id} is ${stateOf(instance)}; it cannot be changed any more.`)
     }
-    const metadata = patchedMetadata(instance, body.metadata)
-    if (!isDeepStrictEqual(metadata, { name: instance.name, labels: instance.labels })) {
-      instance = await updateMetadata(tx, instance, metadata)
-    }
-    const groups = body.spec?.security_groups
-    if (groups !== undefined && !isDeepStrictEqual(groups, instance.security_groups)) {
+    const groups = body.spec?.security_groups ?? instance.security_groups
+    if (!isDeepStrictEqual(groups, instance.security_groups)) {
       if (groups.includes(defaultSecurityGroupId)) await ensureDefaultSecurityGroup(ctx, tx)
       const faults = await unknownSecurityGroups(tx.db, groups)
       if (faults.length > 0) throw validationError(faults)
-      instance = await updateSecurityGroups(tx, instance, groups)
-      if (instance.host_id !== null) await touchHost(tx, instance.host_id)
     }
-    return versioned(instance)
+    const described = { ...patchedMetadata(instance, body.metadata), security_groups: groups }
+    return versioned(await updateDescription(tx, instance, described))
   })
 }
 

@@ -3,7 +3,6 @@ import { type InstanceAction, permittedActions } from '@berth/contract/instances
 import type { OperationType } from '@berth/contract/operations.ts'
 import { ApiError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import { touchHost } from '../../store/hosts/hosts.ts'
 import {
   getInstance,
   type InstanceIntent,
@@ -52,8 +51,7 @@ export async function deleteInstance(ctx: Context, id: string, grace: number): P
 
 /** A second DELETE may be more urgent than the first. */
 async function shortenGrace(tx: Transaction, instance: StoredInstance, grace: number): Promise<void> {
-  const wanted = await updateIntent(tx, instance, { grace_seconds: grace })
-  if (wanted.host_id !== null) await touchHost(tx, wanted.host_id)
+  await updateIntent(tx, instance, { grace_seconds: grace })
 }
 
 function intentOf(instance: StoredInstance, action: InstanceAction, grace: number): InstanceIntent {
@@ -107,7 +105,6 @@ async function changePower(
     return operation.id
   }
   const wanted = await updateIntent(tx, instance, { ...intent, operation_id: operation.id })
-  if (wanted.host_id !== null) await touchHost(tx, wanted.host_id)
   await settleInstance(tx, wanted, now)
   return operation.id
 }

@@ -1,6 +1,6 @@
 import type { ObservedInstance, ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
 import type { OperationError } from '@berth/contract/operations.ts'
-import { release, touchHost } from '../../store/hosts/hosts.ts'
+import { release } from '../../store/hosts/hosts.ts'
 import {
   type InstanceIntent,
   type StoredInstance,
@@ -103,7 +103,6 @@ export async function settleInstance(tx: Transaction, instance: StoredInstance, 
   let settled = instance
   if (settlement.intent !== null) {
     settled = await updateIntent(tx, settled, settlement.intent)
-    if (settled.host_id !== null) await touchHost(tx, settled.host_id)
   }
   return settlement.terminated ? terminate(tx, settled, now) : settled
 }
@@ -123,7 +122,6 @@ export async function expireOperation(
   if (instance === null || operation.type !== 'instance.create' || instance.desired === 'deleted') return
   const intent = { desired: 'deleted', grace_seconds: 0, reason: error.code, message: error.message } as const
   const deleted = await updateIntent(tx, instance, intent)
-  if (deleted.host_id !== null) await touchHost(tx, deleted.host_id)
   await settleInstance(tx, deleted, now)
 }
 
@@ -158,7 +156,6 @@ async function terminate(tx: Transaction, instance: StoredInstance, now: number)
   if (instance.public_ip !== '') await letGoOfPublicIp(tx, instance.id, now)
   if (instance.host_id !== null) {
     await release(tx, instance.host_id, instance)
-    await touchHost(tx, instance.host_id)
   }
   return updateTerminated(tx, instance, now)
 }

@@ -13,10 +13,10 @@ import {
   listSshKeys,
   type StoredSshKey,
 } from '../../store/instances/ssh-keys.ts'
-import { updateResourceMetadata } from '../../store/labels.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { updateResource } from '../../store/versions.ts'
+import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 
 const acceptedTypes = new Set([
@@ -47,8 +47,8 @@ export async function createSshKey(ctx: Context, tx: Transaction, body: SshKeyCr
   return document(await getSshKey(tx.db, id))
 }
 
-export async function readSshKey(ctx: Context, id: string): Promise<SshKey> {
-  return document(await getSshKey(ctx.store.read, id))
+export async function readSshKey(ctx: Context, id: string): Promise<Versioned<SshKey>> {
+  return versioned(await getSshKey(ctx.store.read, id))
 }
 
 export async function readSshKeys(ctx: Context, filter: ResourceFilter, page: Page): Promise<SshKey[]> {
@@ -61,12 +61,11 @@ export async function patchSshKey(
   id: string,
   body: SshKeyPatch,
   ifMatch: string | undefined,
-): Promise<SshKey> {
+): Promise<Versioned<SshKey>> {
   return ctx.store.write(async (tx) => {
     const key = await getSshKey(tx.db, id)
-    checkIfMatch(ifMatch, etagOf(key.generation))
-    await updateResourceMetadata(tx, 'ssh_keys', key, patchedMetadata(key, body.metadata))
-    return document(await getSshKey(tx.db, id))
+    checkIfMatch(ifMatch, key)
+    return versioned(await updateResource(tx, 'ssh_key', key, patchedMetadata(key, body.metadata)))
   })
 }
 
@@ -119,6 +118,10 @@ function fieldsFit(type: string, fields: readonly Buffer[]): boolean {
   if (type === 'ssh-ed25519') return fields.length === 2 && key.length === 32
   if (type === 'sk-ssh-ed25519@openssh.com') return fields.length === 3 && key.length === 32
   return fields.length === (type.startsWith('sk-') ? 4 : 3)
+}
+
+function versioned(key: StoredSshKey): Versioned<SshKey> {
+  return { document: document(key), etag: entityTag(key) }
 }
 
 function document(key: StoredSshKey): SshKey {

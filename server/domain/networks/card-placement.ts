@@ -92,6 +92,5 @@ async function defaultSubnetWithRoom(
     next_offset: firstOffset,
     auto_assign_public_ip: Number(ctx.publicPools.length > 0),
   }
-  await insertSubnet(tx, subnet)
-  return { ...subnet, generation: 1 }
+  return insertSubnet(tx, subnet)
 }

@@ -3,7 +3,6 @@ import { formatAddress } from '@berth/contract/networks/cidr.ts'
 import type { PublicIp, PublicIpCreate, PublicIpPatch } from '@berth/contract/networks/public-ips.ts'
 import { ApiError, inUse, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import { touchHost } from '../../store/hosts/hosts.ts'
 import {
   findInstance,
   getInstance,
@@ -26,7 +25,7 @@ import {
 } from '../../store/networks/public-ips.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import type { PublicPool } from './public-pools.ts'
 
@@ -54,8 +53,8 @@ export async function createPublicIp(ctx: Context, tx: Transaction, body: Public
   return document(await getPublicIp(tx.db, id))
 }
 
-export async function readPublicIp(ctx: Context, id: string): Promise<PublicIp> {
-  return document(await getPublicIp(ctx.store.read, id))
+export async function readPublicIp(ctx: Context, id: string): Promise<Versioned<PublicIp>> {
+  return versioned(await getPublicIp(ctx.store.read, id))
 }
 
 export async function readPublicIps(
@@ -75,22 +74,21 @@ export async function patchPublicIp(
   id: string,
   body: PublicIpPatch,
   ifMatch: string | undefined,
-): Promise<PublicIp> {
+): Promise<Versioned<PublicIp>> {
   return ctx.store.write(async (tx) => {
     const publicIp = await getPublicIp(tx.db, id)
-    checkIfMatch(ifMatch, etagOf(publicIp.generation))
+    checkIfMatch(ifMatch, publicIp)
     const metadata = patchedMetadata(publicIp, body.metadata)
     const before = publicIp.instance_id
     const after = body.spec?.instance_id === undefined ? before : body.spec.instance_id || null
     if (after === before) {
-      await updatePublicIp(tx, publicIp, metadata)
-      return document(await getPublicIp(tx.db, id))
+      return versioned(await updatePublicIp(tx, publicIp, metadata))
     }
     const instance = after === null ? null : await attachable(ctx, tx, after)
     if (before !== null) await showOn(tx, await getInstance(tx.db, before), '')
-    await updatePublicIp(tx, publicIp, { ...metadata, instance_id: after, auto_assigned: 0 })
+    const moved = await updatePublicIp(tx, publicIp, { ...metadata, instance_id: after, auto_assigned: 0 })
     if (instance !== null) await showOn(tx, instance, publicIp.address)
-    return document(await getPublicIp(tx.db, id))
+    return versioned(moved)
   })
 }
 
@@ -174,12 +172,15 @@ async function attachable(ctx: Context, tx: Transaction, instanceId: string): Pr
 /** Have an instance reached by an address, "" for none, as soon as its host hears of it. */
 async function showOn(tx: Transaction, instance: StoredInstance, address: string): Promise<void> {
   await updatePublicAddress(tx, instance, address)
-  if (instance.host_id !== null) await touchHost(tx, instance.host_id)
 }
 
 async function release(tx: Transaction, publicIp: StoredPublicIp, now: number): Promise<void> {
   await deletePublicIpRow(tx, publicIp.id)
   await freePublicAddress(tx, publicIp.id, now)
+}
+
+function versioned(publicIp: StoredPublicIp): Versioned<PublicIp> {
+  return { document: document(publicIp), etag: entityTag(publicIp) }
 }
 
 function document(publicIp: StoredPublicIp): PublicIp {

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util'
 import type { FieldError } from '@berth/contract/errors.ts'
 import { newId } from '@berth/contract/ids.ts'
 import { networkFault } from '@berth/contract/networks/cidr.ts'
@@ -10,7 +9,6 @@ import type {
 } from '@berth/contract/networks/security-groups.ts'
 import { ApiError, inUse, mostUsers, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import { touchHost } from '../../store/hosts/hosts.ts'
 import type { Page } from '../../store/instances/list.ts'
 import {
   type CountedSecurityGroup,
@@ -19,7 +17,6 @@ import {
   getSecurityGroup,
   insertSecurityGroup,
   listGroupsThatName,
-  listHostsWithSecurityGroup,
   listInstancesWithSecurityGroup,
   listKnownSecurityGroupIds,
   listSecurityGroups,
@@ -27,7 +24,7 @@ import {
 } from '../../store/networks/security-groups.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Reader, Transaction } from '../../store/transaction.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 
 /** The group of instances that name none. */
@@ -85,8 +82,8 @@ export async function createSecurityGroup(
   return document(await getSecurityGroup(tx.db, id))
 }
 
-export async function readSecurityGroup(ctx: Context, id: string): Promise<SecurityGroup> {
-  return document(await getSecurityGroup(ctx.store.read, id))
+export async function readSecurityGroup(ctx: Context, id: string): Promise<Versioned<SecurityGroup>> {
+  return versioned(await getSecurityGroup(ctx.store.read, id))
 }
 
 export async function readSecurityGroups(ctx: Context, filter: ResourceFilter, page: Page): Promise<SecurityGroup[]> {
@@ -102,17 +99,14 @@ export async function patchSecurityGroup(
   id: string,
   body: SecurityGroupPatch,
   ifMatch: string | undefined,
-): Promise<SecurityGroup> {
+): Promise<Versioned<SecurityGroup>> {
   return ctx.store.write(async (tx) => {
     const group = await getSecurityGroup(tx.db, id)
-    checkIfMatch(ifMatch, etagOf(group.generation))
+    checkIfMatch(ifMatch, group)
     const { description = group.description, rules = group.rules } = body.spec ?? {}
     await checkRules(tx.db, id, rules)
-    await updateSecurityGroup(tx, group, { ...patchedMetadata(group, body.metadata), description, rules })
-    if (!isDeepStrictEqual(rules, group.rules)) {
-      for (const host of await listHostsWithSecurityGroup(tx.db, id)) await touchHost(tx, host)
-    }
-    return document(await getSecurityGroup(tx.db, id))
+    const values = { ...patchedMetadata(group, body.metadata), description, rules }
+    return versioned(await updateSecurityGroup(tx, group, values))
   })
 }
 
@@ -157,6 +151,10 @@ function portFaults({ protocol, port_from: from, port_to: to }: SecurityGroupRul
   if (from === undefined) return [{ pointer: '/port_from', message: 'is required when port_to is given' }]
   if (to !== undefined && to < from) return [{ pointer: '/port_to', message: `must be at least port_from, ${from}` }]
   return []
+}
+
+function versioned(group: CountedSecurityGroup): Versioned<SecurityGroup> {
+  return { document: document(group), etag: entityTag(group) }
 }
 
 function document(group: CountedSecurityGroup): SecurityGroup {

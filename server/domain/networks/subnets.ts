@@ -13,12 +13,12 @@ import {
   insertSubnet,
   listSubnets,
   listSubnetsOfVpcs,
-  updateSubnet,
 } from '../../store/networks/subnets.ts'
 import { findVpc } from '../../store/networks/vpcs.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { updateResource } from '../../store/versions.ts'
+import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import { firstOffset, gatewayOf, usableAddresses, vpcNetworkFault } from './address-plan.ts'
 
@@ -52,8 +52,8 @@ export async function createSubnet(ctx: Context, tx: Transaction, body: SubnetCr
   return document(await getSubnet(tx.db, id))
 }
 
-export async function readSubnet(ctx: Context, id: string): Promise<Subnet> {
-  return document(await getSubnet(ctx.store.read, id))
+export async function readSubnet(ctx: Context, id: string): Promise<Versioned<Subnet>> {
+  return versioned(await getSubnet(ctx.store.read, id))
 }
 
 export async function readSubnets(
@@ -70,16 +70,16 @@ export async function patchSubnet(
   id: string,
   body: SubnetPatch,
   ifMatch: string | undefined,
-): Promise<Subnet> {
+): Promise<Versioned<Subnet>> {
   return ctx.store.write(async (tx) => {
     const subnet = await getSubnet(tx.db, id)
-    checkIfMatch(ifMatch, etagOf(subnet.generation))
+    checkIfMatch(ifMatch, subnet)
     const autoAssign = body.spec?.auto_assign_public_ip
-    await updateSubnet(tx, subnet, {
+    const values = {
       ...patchedMetadata(subnet, body.metadata),
       ...(autoAssign === undefined ? {} : { auto_assign_public_ip: Number(autoAssign) }),
-    })
-    return document(await getSubnet(tx.db, id))
+    }
+    return versioned(await updateResource(tx, 'subnet', subnet, values))
   })
 }
 
@@ -91,6 +91,10 @@ export async function deleteSubnet(ctx: Context, id: string): Promise<void> {
     if (users.length > 0) throw inUse(`Subnet ${id}`, users)
     await deleteSubnetRow(tx, id)
   })
+}
+
+function versioned(subnet: CountedSubnet): Versioned<Subnet> {
+  return { document: document(subnet), etag: entityTag(subnet) }
 }
 
 function document(subnet: CountedSubnet): Subnet {

@@ -3,7 +3,6 @@ import type { Vpc, VpcCreate, VpcPatch } from '@berth/contract/networks/vpcs.ts'
 import { ApiError, inUse, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
 import type { Page } from '../../store/instances/list.ts'
-import { updateResourceMetadata } from '../../store/labels.ts'
 import { listSubnetsOfVpcs } from '../../store/networks/subnets.ts'
 import {
   type CountedVpc,
@@ -15,7 +14,8 @@ import {
 } from '../../store/networks/vpcs.ts'
 import type { ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
-import { checkIfMatch, etagOf } from '../if-match.ts'
+import { updateResource } from '../../store/versions.ts'
+import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import { vpcNetworkFault } from './address-plan.ts'
 
@@ -36,8 +36,8 @@ export async function createVpc(ctx: Context, tx: Transaction, body: VpcCreate):
   return document(await getVpc(tx.db, id))
 }
 
-export async function readVpc(ctx: Context, id: string): Promise<Vpc> {
-  return document(await getVpc(ctx.store.read, id))
+export async function readVpc(ctx: Context, id: string): Promise<Versioned<Vpc>> {
+  return versioned(await getVpc(ctx.store.read, id))
 }
 
 export async function readVpcs(ctx: Context, filter: ResourceFilter, page: Page): Promise<Vpc[]> {
@@ -45,12 +45,16 @@ export async function readVpcs(ctx: Context, filter: ResourceFilter, page: Page)
 }
 
 /** Change a VPC's name and labels. */
-export async function patchVpc(ctx: Context, id: string, body: VpcPatch, ifMatch: string | undefined): Promise<Vpc> {
+export async function patchVpc(
+  ctx: Context,
+  id: string,
+  body: VpcPatch,
+  ifMatch: string | undefined,
+): Promise<Versioned<Vpc>> {
   return ctx.store.write(async (tx) => {
     const vpc = await getVpc(tx.db, id)
-    checkIfMatch(ifMatch, etagOf(vpc.generation))
-    await updateResourceMetadata(tx, 'vpcs', vpc, patchedMetadata(vpc, body.metadata))
-    return document(await getVpc(tx.db, id))
+    checkIfMatch(ifMatch, vpc)
+    return versioned(await updateResource(tx, 'vpc', vpc, patchedMetadata(vpc, body.metadata)))
   })
 }
 
@@ -62,6 +66,10 @@ export async function deleteVpc(ctx: Context, id: string): Promise<void> {
     if (subnets.length > 0) throw inUse(`VPC ${id}`, subnets)
     await deleteVpcRow(tx, id)
   })
+}
+
+function versioned(vpc: CountedVpc): Versioned<Vpc> {
+  return { document: document(vpc), etag: entityTag(vpc) }
 }
 
 function document(vpc: CountedVpc): Vpc {

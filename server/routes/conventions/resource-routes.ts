@@ -10,7 +10,7 @@ import {
 } from '@berth/contract/schema.ts'
 import Type, { type Static, type TSchema } from 'typebox'
 import type { Context } from '../../context.ts'
-import { etagOf } from '../../domain/if-match.ts'
+import type { Versioned } from '../../domain/entity-tag.ts'
 import type { Api } from '../../http/api.ts'
 import { NoContent, problems } from '../../http/problems.ts'
 import { ETag, withHeaders } from '../../http/response-headers.ts'
@@ -34,7 +34,8 @@ export interface ReadableResource<Item, Filter = ListFilter> {
   many: TSchema
   /** Query of the list; ResourceListQuery unless given. */
   query?: TSchema
-  get: (id: string) => Promise<Item>
+  /** The etag is null of what nobody can change. */
+  get: (id: string) => Promise<Versioned<Item> | { document: Item; etag: null }>
   list: (filter: Filter, page: Page) => Promise<Item[]>
 }
 
@@ -84,9 +85,8 @@ export function readRoutes<Item extends { id: string }, Filter = ListFilter>(
       },
     },
     async (request, reply) => {
-      const item = await resource.get(request.params.id)
-      const etag = etagOfItem(item)
-      return etag === null ? item : reply.header('etag', etag).send(item)
+      const { document, etag } = await resource.get(request.params.id)
+      return etag === null ? document : reply.header('etag', etag).send(document)
     },
   )
 }
@@ -101,7 +101,7 @@ export interface ChangeableResource<Patch, Item> {
   ownProblems?: readonly ErrorCode[]
   /** Error codes of its own that a PATCH can be answered with. */
   ownPatchProblems?: readonly ErrorCode[]
-  patch: (id: string, body: Patch, ifMatch: string | undefined) => Promise<Item>
+  patch: (id: string, body: Patch, ifMatch: string | undefined) => Promise<Versioned<Item>>
 }
 
 /** The route that changes a resource. */
@@ -125,8 +125,8 @@ export function patchRoute<Patch, Item extends { id: string }>(api: Api, resourc
     },
     async (request, reply) => {
       // body checked with resource.patchBody before
-      const item = await resource.patch(request.params.id, request.body as Patch, request.headers['if-match'])
-      return reply.header('etag', etagOfItem(item) ?? '').send(item)
+      const changed = await resource.patch(request.params.id, request.body as Patch, request.headers['if-match'])
+      return reply.header('etag', changed.etag).send(changed.document)
     },
   )
 }
@@ -198,12 +198,4 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
       return reply.code(204).send(null)
     },
   )
-}
-
-/** The entity tag of a document that says its generation. */
-function etagOfItem(item: object): string | null {
-  const metadata: unknown = Reflect.get(item, 'metadata')
-  const generation: unknown =
-    typeof metadata === 'object' && metadata !== null ? Reflect.get(metadata, 'generation') : null
-  return typeof generation === 'number' ? etagOf(generation) : null
 }

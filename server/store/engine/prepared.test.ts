@@ -10,6 +10,7 @@ const row = (id: string, name: string) => ({
   created_at: 0,
   cidr: '10.0.0.0/16',
   is_default: 0,
+  uid: '',
   generation: 1,
 })
 

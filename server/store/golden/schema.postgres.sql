@@ -61,6 +61,7 @@ create table hosts (
   last_seen_at bigint not null default 0,
   silent bigint not null default 0,
   last_repair bigint not null default 0,
+  uid text not null default ''::text,
   constraint hosts_allocated_not_negative CHECK (((allocated_vcpus >= 0) AND (allocated_memory_mb >= 0) AND (allocated_disk_gb >= 0))),
   constraint hosts_pkey PRIMARY KEY (id)
 );
@@ -90,6 +91,7 @@ create table images (
   default_user text not null,
   network text not null,
   datasource text not null,
+  uid text not null default ''::text,
   constraint images_pkey PRIMARY KEY (id)
 );
 
@@ -207,6 +209,7 @@ create table public_ips (
   instance_id text,
   auto_assigned bigint not null,
   generation bigint not null,
+  uid text not null default ''::text,
   constraint public_ips_address_key UNIQUE (address),
   constraint public_ips_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES instances(id),
   constraint public_ips_instance_id_key UNIQUE (instance_id),
@@ -222,6 +225,7 @@ create table security_groups (
   description text not null,
   rules text not null,
   generation bigint not null default 1,
+  uid text not null default ''::text,
   constraint security_groups_pkey PRIMARY KEY (id)
 );
 
@@ -234,6 +238,7 @@ create table ssh_keys (
   public_key text not null,
   fingerprint text not null,
   generation bigint not null default 1,
+  uid text not null default ''::text,
   constraint ssh_keys_pkey PRIMARY KEY (id)
 );
 
@@ -259,6 +264,7 @@ create table subnets (
   next_offset bigint not null,
   generation bigint not null default 1,
   auto_assign_public_ip bigint not null default 0,
+  uid text not null default ''::text,
   constraint subnets_pkey PRIMARY KEY (id),
   constraint subnets_vpc_id_fkey FOREIGN KEY (vpc_id) REFERENCES vpcs(id)
 );
@@ -272,6 +278,7 @@ create table vpcs (
   cidr text not null,
   is_default bigint not null default 0,
   generation bigint not null default 1,
+  uid text not null default ''::text,
   constraint vpcs_pkey PRIMARY KEY (id)
 );
 

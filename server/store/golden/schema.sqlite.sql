@@ -50,6 +50,7 @@ CREATE TABLE "hosts" (
   "last_seen_at" integer default 0 not null,
   "silent" integer default 0 not null,
   "last_repair" integer default 0 not null,
+  "uid" text default '' not null,
   constraint "hosts_allocated_not_negative" check (allocated_vcpus >= 0 and allocated_memory_mb >= 0 and allocated_disk_gb >= 0)
 ) strict;
 
@@ -76,7 +77,8 @@ CREATE TABLE "images" (
   "min_disk_gb" integer not null,
   "default_user" text not null,
   "network" text not null,
-  "datasource" text not null
+  "datasource" text not null,
+  "uid" text default '' not null
 ) strict;
 
 CREATE TABLE "instance_labels" (
@@ -197,7 +199,8 @@ CREATE TABLE "public_ips" (
   "address" text not null unique,
   "instance_id" text unique references "instances" ("id"),
   "auto_assigned" integer not null,
-  "generation" integer not null
+  "generation" integer not null,
+  "uid" text default '' not null
 ) strict;
 
 CREATE TABLE "security_groups" (
@@ -207,7 +210,8 @@ CREATE TABLE "security_groups" (
   "created_at" integer not null,
   "description" text not null,
   "rules" text not null,
-  "generation" integer default 1 not null
+  "generation" integer default 1 not null,
+  "uid" text default '' not null
 ) strict;
 
 CREATE TABLE "ssh_keys" (
@@ -217,7 +221,8 @@ CREATE TABLE "ssh_keys" (
   "created_at" integer not null,
   "public_key" text not null,
   "fingerprint" text not null,
-  "generation" integer default 1 not null
+  "generation" integer default 1 not null,
+  "uid" text default '' not null
 ) strict;
 
 CREATE TABLE "subnet_addresses" (
@@ -239,7 +244,8 @@ CREATE TABLE "subnets" (
   "cidr" text not null,
   "next_offset" integer not null,
   "generation" integer default 1 not null,
-  "auto_assign_public_ip" integer default 0 not null
+  "auto_assign_public_ip" integer default 0 not null,
+  "uid" text default '' not null
 ) strict;
 
 CREATE INDEX "subnets_vpc" on "subnets" ("vpc_id");
@@ -251,5 +257,6 @@ CREATE TABLE "vpcs" (
   "created_at" integer not null,
   "cidr" text not null,
   "is_default" integer default 0 not null,
-  "generation" integer default 1 not null
+  "generation" integer default 1 not null,
+  "uid" text default '' not null
 ) strict;

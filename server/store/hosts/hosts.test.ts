@@ -3,6 +3,7 @@ import { listEvents } from '../events.ts'
 import type { Store } from '../store.ts'
 import { engines } from '../testing/engines.ts'
 import { storesOn } from '../testing/stores.ts'
+import { updateResource } from '../versions.ts'
 import {
   findHost,
   getHost,
@@ -11,9 +12,7 @@ import {
   listHosts,
   release,
   reserve,
-  touchHost,
   updateHostReport,
-  updateHostSpec,
 } from './hosts.ts'
 
 const add = (store: Store, id: string) =>
@@ -93,12 +92,22 @@ describe.each(engines)('hosts on $name', (engine) => {
     expect(await getHost(store.read, 'host-a')).toMatchObject({ allocated_vcpus: 0 })
   })
 
-  test('what it must hear of raises its revision, by one each time, and makes no event', async () => {
+  test('what it must hear of raises its revision, once a commit, and makes no event', async () => {
     const store = await openStore()
     await add(store, 'host-a')
     const { desired_revision: before } = await getHost(store.read, 'host-a')
-    await Promise.all(Array.from({ length: 5 }, () => store.write((tx) => touchHost(tx, 'host-a'))))
-    expect((await getHost(store.read, 'host-a')).desired_revision).toBe(before + 5)
+    const heard: boolean[] = []
+    store.onChange((ids) => heard.push(ids.has('host-a')))
+    const tell = () => store.write(async (tx) => tx.tellHosts(['host-a', 'host-a']))
+    const refused = store.write(async (tx) => {
+      tx.tellHosts(['host-a'])
+      throw new Error('no')
+    })
+    await Promise.all([...Array.from({ length: 5 }, tell), expect(refused).rejects.toThrow('no')])
+    expect((await getHost(store.read, 'host-a')).desired_revision).toBe(before + 1)
+    await tell()
+    expect((await getHost(store.read, 'host-a')).desired_revision).toBe(before + 2)
+    expect(heard).toEqual([true, true])
     expect(await eventsOf(store)).toEqual(['host.created'])
   })
 
@@ -107,11 +116,11 @@ describe.each(engines)('hosts on $name', (engine) => {
     await add(store, 'host-a')
     const old = await getHost(store.read, 'host-a')
     const change = { schedulable: 0, name: 'n', labels: { a: 'b' } }
-    const changed = await store.write((tx) => updateHostSpec(tx, old, change))
+    const changed = await store.write((tx) => updateResource(tx, 'host', old, change))
     expect(changed).toEqual({ ...old, ...change, generation: 2 })
     expect(await getHost(store.read, 'host-a')).toEqual(changed)
-    expect(await store.write((tx) => updateHostSpec(tx, changed, change))).toEqual(changed)
-    await expect(store.write((tx) => updateHostSpec(tx, old, { name: 'late' }))).rejects.toMatchObject({
+    expect(await store.write((tx) => updateResource(tx, 'host', changed, change))).toEqual(changed)
+    await expect(store.write((tx) => updateResource(tx, 'host', old, { name: 'late' }))).rejects.toMatchObject({
       code: 'unavailable',
     })
     expect(await getHost(store.read, 'host-a')).toEqual(changed)

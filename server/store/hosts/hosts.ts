@@ -2,9 +2,9 @@ import type { ObservedImage } from '@berth/contract/hosts/agent-protocol.ts'
 import { sql } from 'kysely'
 import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
-import { differs, expectUpdated } from '../labels.ts'
 import type { HostRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { firstVersion } from '../versions.ts'
 
 /** A host as stored, its JSON columns parsed. */
 export interface StoredHost extends Omit<HostRow, 'labels' | 'images'> {
@@ -121,7 +121,7 @@ export async function insertHostIfAbsent(
 ): Promise<void> {
   const result = await tx.db
     .insertInto('hosts')
-    .values({ ...emptyHost, ...host })
+    .values({ ...emptyHost, ...host, ...firstVersion() })
     .onConflict((c) => c.column('id').doNothing())
     .executeTakeFirst()
   if (result.numInsertedOrUpdatedRows === 1n) tx.changed({ resource: 'host', id: host.id, action: 'created' })
@@ -214,40 +214,16 @@ const shownColumns = [
   'capacity_disk_gb',
 ] as const satisfies readonly (keyof HostReport)[]
 
-/**
- * Change what callers may change of a host; `host` is the version read before. Gives the new version, which is the same
- * when nothing differs.
- */
-export async function updateHostSpec(
-  tx: Transaction,
-  host: StoredHost,
-  values: Partial<Pick<StoredHost, 'schedulable' | 'name' | 'labels'>>,
-): Promise<StoredHost> {
-  if (!differs(host, values)) return host
-  const generation = host.generation + 1
-  const { labels, ...plain } = values
-  const result = await tx.db
-    .updateTable('hosts')
-    .set({ ...plain, ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }), generation })
-    .where('id', '=', host.id)
-    .where('generation', '=', host.generation)
-    .executeTakeFirst()
-  expectUpdated(result, host.id)
-  tx.changed({ resource: 'host', id: host.id, action: 'updated', detail: { generation } })
-  return { ...host, ...values, generation }
-}
-
-const touch = prepare((db, place) =>
+const raise = prepare((db, place) =>
   db
     .updateTable('hosts')
     .set((eb) => ({ desired_revision: eb('desired_revision', '+', 1) }))
     .where('id', '=', place('id')),
 )
 
-/** Note that a host must fetch its desired state again. */
-export async function touchHost(tx: Transaction, id: string): Promise<void> {
-  await touch.run(tx.db, { id })
-  tx.wake(id)
+/** Note that a host must fetch its desired state again; the store's part of `tx.tellHosts`. */
+export async function raiseDesiredRevision(db: Reader, id: string): Promise<void> {
+  await raise.run(db, { id })
 }
 
 const reserveRoom = prepare((db, place) =>
@@ -287,7 +263,6 @@ export async function release(tx: Transaction, hostId: string, size: Size): Prom
 const emptyHost = {
   labels: '{}',
   schedulable: 1,
-  generation: 1,
   desired_revision: 1,
   agent_session: 0,
   sequence: 0,
@@ -305,7 +280,7 @@ const emptyHost = {
   last_seen_at: 0,
   silent: 0,
   last_repair: 0,
-} as const satisfies Omit<HostRow, 'id' | 'name' | 'created_at'>
+} as const satisfies Omit<HostRow, 'id' | 'name' | 'created_at' | 'uid' | 'generation'>
 
 function parse(row: HostRow): StoredHost {
   return { ...row, labels: JSON.parse(row.labels), images: JSON.parse(row.images) }

@@ -2,11 +2,11 @@ import { describe, expect, test } from 'vitest'
 import { listEvents } from '../events.ts'
 import { findHost, findHostImage, insertHostIfAbsent, reportsOfImage, updateHostReport } from '../hosts/hosts.ts'
 import { insertInstance, updateTerminated } from '../instances/instances.ts'
-import { updateResourceMetadata } from '../labels.ts'
 import type { Store } from '../store.ts'
 import { engines } from '../testing/engines.ts'
 import { storedInstance } from '../testing/instances.ts'
 import { storesOn } from '../testing/stores.ts'
+import { updateResource } from '../versions.ts'
 import { deleteImage, findImage, getImage, insertImage, listImages, listInstancesWithImage } from './images.ts'
 
 const image = (id: string) => ({
@@ -43,7 +43,7 @@ describe.each(engines)('images on $name', (engine) => {
     await store.write(async (tx) => {
       for (const id of ['b', 'a.1']) await insertImage(tx, image(id))
     })
-    expect(await getImage(store.read, 'a.1')).toEqual({ ...image('a.1'), generation: 1 })
+    expect(await getImage(store.read, 'a.1')).toEqual({ ...image('a.1'), uid: expect.any(String), generation: 1 })
     expect((await listImages(store.read)).map(({ id }) => id)).toEqual(['a.1', 'b'])
     expect(await findImage(store.read, 'c')).toBe(null)
     await expect(getImage(store.read, 'c')).rejects.toMatchObject({ code: 'not_found' })
@@ -60,7 +60,7 @@ describe.each(engines)('images on $name', (engine) => {
     const store = await openStore()
     await store.write((tx) => insertImage(tx, image('a')))
     await store.write(async (tx) => {
-      await updateResourceMetadata(tx, 'images', await getImage(tx.db, 'a'), { name: 'a', labels: {} })
+      await updateResource(tx, 'image', await getImage(tx.db, 'a'), { name: 'a', labels: {} })
     })
     await store.write((tx) => deleteImage(tx, 'a'))
     const events = await listEvents(store.read, 0, 10)

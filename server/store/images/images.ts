@@ -4,6 +4,7 @@ import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
 import type { ImageRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { firstVersion } from '../versions.ts'
 
 /** An image that was made through the API, as stored. Those of the catalogue and of hosts are not here. */
 export interface StoredImage extends Omit<ImageRow, 'labels' | 'network' | 'datasource'> {
@@ -31,10 +32,10 @@ export async function listImages(db: Reader): Promise<StoredImage[]> {
   return (await db.selectFrom('images').selectAll().orderBy('id').execute()).map(parse)
 }
 
-export async function insertImage(tx: Transaction, image: Omit<StoredImage, 'generation'>): Promise<void> {
+export async function insertImage(tx: Transaction, image: Omit<StoredImage, 'uid' | 'generation'>): Promise<void> {
   await tx.db
     .insertInto('images')
-    .values({ ...image, labels: JSON.stringify(image.labels), generation: 1 })
+    .values({ ...image, labels: JSON.stringify(image.labels), ...firstVersion() })
     .execute()
   tx.changed({ resource: 'image', id: image.id, action: 'created' })
 }

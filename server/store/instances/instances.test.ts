@@ -21,13 +21,12 @@ import {
   listInstancesOfHost,
   listUnplacedInstances,
   stateOf,
+  updateDescription,
   updateIntent,
   updateLatestOperation,
-  updateMetadata,
   updatePlacement,
   updateRefusal,
   updateReport,
-  updateSecurityGroups,
   updateTerminated,
 } from './instances.ts'
 
@@ -83,8 +82,7 @@ describe.each(engines)('instances on $name', (engine) => {
     const current = await store.write((tx) => updateIntent(tx, old, { desired: 'stopped' }))
     for (const late of [
       (tx: Transaction) => updateIntent(tx, old, { desired: 'deleted' }),
-      (tx: Transaction) => updateMetadata(tx, old, { name: 'late', labels: { a: 'b' } }),
-      (tx: Transaction) => updateSecurityGroups(tx, old, []),
+      (tx: Transaction) => updateDescription(tx, old, { name: 'late', labels: { a: 'b' }, security_groups: [] }),
       (tx: Transaction) => updateReport(tx, old, report('inst-a', 'off')),
       (tx: Transaction) => updateTerminated(tx, old, 9),
       (tx: Transaction) => updateRefusal(tx, old, 'late'),
@@ -101,10 +99,13 @@ describe.each(engines)('instances on $name', (engine) => {
     await addGroup(store, 'sg-a')
     const made = storedInstance('inst-a')
     await insert(store, made)
-    const renamed = await store.write((tx) => updateMetadata(tx, made, { name: 'n', labels: { a: 'b' } }))
-    expect(renamed).toEqual({ ...made, name: 'n', labels: { a: 'b' }, metadata_revision: 1 })
-    const regrouped = await store.write((tx) => updateSecurityGroups(tx, renamed, ['sg-a']))
-    expect(regrouped).toEqual({ ...renamed, security_groups: ['sg-a'], generation: 2 })
+    const described = { name: made.name, labels: { a: 'b' }, security_groups: made.security_groups }
+    const labelled = await store.write((tx) => updateDescription(tx, made, described))
+    expect(labelled).toEqual({ ...made, labels: { a: 'b' }, metadata_revision: 1 })
+    const both = { ...described, name: 'n', security_groups: ['sg-a'] }
+    const regrouped = await store.write((tx) => updateDescription(tx, labelled, both))
+    expect(regrouped).toEqual({ ...labelled, name: 'n', security_groups: ['sg-a'], generation: 2 })
+    expect(await store.write((tx) => updateDescription(tx, regrouped, both))).toBe(regrouped)
     const stopped = await store.write((tx) => updateIntent(tx, regrouped, { desired: 'stopped' }))
     expect(stopped).toEqual({ ...regrouped, desired: 'stopped', generation: 3 })
     expect(await getInstance(store.read, 'inst-a')).toEqual(stopped)
@@ -139,7 +140,8 @@ describe.each(engines)('instances on $name', (engine) => {
             else if ('power' in each) await updateReport(tx, read, report(id, each.power as 'off'))
             else if ('host' in each) await updatePlacement(tx, read, { host_id: each.host, scheduled_at: 3 })
             else if (each.kind === 'terminate') await updateTerminated(tx, read, 7)
-            else if (each.kind === 'rename') await updateMetadata(tx, read, { name: 'n', labels: {} })
+            else if (each.kind === 'rename')
+              await updateDescription(tx, read, { name: 'n', labels: {}, security_groups: [] })
             else if (each.kind === 'refuse') await updateRefusal(tx, read, 'no room')
             else await updateLatestOperation(tx, read, 'op-b')
           })

@@ -1,11 +1,13 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { ObservedCondition, ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
 import { isMachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import { type DesiredPower, type InstanceState, instanceState } from '@berth/contract/instances/states.ts'
 import { ApiError } from '../../api-error.ts'
 import type { Change } from '../change.ts'
-import { insertRow, type PreparedQuery, prepare } from '../engine/prepared.ts'
+import { insertRow, prepare } from '../engine/prepared.ts'
 import type { InstanceRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { differs, updateVersion } from '../versions.ts'
 
 /** An instance as stored, its JSON columns parsed. Times are milliseconds UTC. */
 export interface StoredInstance
@@ -161,33 +163,36 @@ async function insertSecurityGroups(tx: Transaction, instance: StoredInstance): 
   }
 }
 
-/** Change name and labels, which the host need not hear of. Gives the new version. */
-export async function updateMetadata(
-  tx: Transaction,
-  instance: StoredInstance,
-  metadata: Pick<StoredInstance, 'name' | 'labels'>,
-): Promise<StoredInstance> {
-  const changed = await updateFenced(tx, instance, {
-    ...metadata,
-    metadata_revision: instance.metadata_revision + 1,
-  })
-  await tx.db.deleteFrom('instance_labels').where('instance_id', '=', instance.id).execute()
-  await insertLabels(tx, changed)
-  return changed
-}
+/** What a PATCH may change of an instance. */
+export type InstanceDescription = Pick<StoredInstance, 'name' | 'labels' | 'security_groups'>
 
-/** Change the security groups, which is a change of intent. Gives the new version. */
-export async function updateSecurityGroups(
+/**
+ * Change name, labels and groups, of which the host need not hear of labels alone: neighbours resolve the name, and groups
+ * filter. Gives the new version, which is the one that was read when nothing differs.
+ */
+export async function updateDescription(
   tx: Transaction,
   instance: StoredInstance,
-  groups: readonly string[],
+  values: InstanceDescription,
 ): Promise<StoredInstance> {
+  const { name, labels, security_groups } = values
+  const relabelled = differs(instance, { labels })
+  const regrouped = differs(instance, { security_groups })
+  const isIntent = regrouped || name !== instance.name
+  if (!isIntent && !relabelled) return instance
   const changed = await updateFenced(tx, instance, {
-    security_groups: [...groups],
-    generation: instance.generation + 1,
+    ...values,
+    generation: instance.generation + Number(isIntent),
+    metadata_revision: instance.metadata_revision + Number(relabelled),
   })
-  await tx.db.deleteFrom('instance_security_groups').where('instance_id', '=', instance.id).execute()
-  await insertSecurityGroups(tx, changed)
+  if (relabelled) {
+    await tx.db.deleteFrom('instance_labels').where('instance_id', '=', instance.id).execute()
+    await insertLabels(tx, changed)
+  }
+  if (regrouped) {
+    await tx.db.deleteFrom('instance_security_groups').where('instance_id', '=', instance.id).execute()
+    await insertSecurityGroups(tx, changed)
+  }
   return changed
 }
 
@@ -268,6 +273,12 @@ export async function deleteInstance(tx: Transaction, id: string): Promise<void>
   tx.changed({ resource: 'instance', id, action: 'deleted' })
 }
 
+/** Whether what a host is told of an instance is another now, or whether it is told of it. */
+function mustHear(read: StoredInstance, written: StoredInstance): boolean {
+  if (read.host_id !== written.host_id || read.terminated_at !== written.terminated_at) return true
+  return hostedColumns.some((column) => !isDeepStrictEqual(read[column], written[column]))
+}
+
 /** Change columns of the version that was read; fails when there is a newer one. Gives the new version. */
 async function updateFenced(
   tx: Transaction,
@@ -275,39 +286,10 @@ async function updateFenced(
   values: Partial<StoredInstance>,
 ): Promise<StoredInstance> {
   const written: StoredInstance = { ...read, ...values }
-  const { labels, security_groups: groups, ssh_key_ids: _, report, ...plain } = values
-  const changed = await updateColumns(tx.db, read, {
-    ...plain,
-    ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }),
-    ...(groups === undefined ? {} : { security_groups: JSON.stringify(groups) }),
-    ...(report === undefined ? {} : { report: report === null ? null : JSON.stringify(report) }),
-    state: stateOf(written),
-  })
-  if (changed !== 1) {
-    throw new ApiError('unavailable', `Instance ${read.id} changed at the same moment; try again.`)
-  }
+  await updateVersion(tx, 'instances', read, { ...values, state: stateOf(written) })
+  if (written.host_id !== null && mustHear(read, written)) tx.tellHosts([written.host_id])
   tx.changed(change('updated', written))
   return written
-}
-
-const updates = new Map<string, PreparedQuery<unknown>>()
-
-/** The number of rows that had this generation still. A query is made once for the columns that change together. */
-function updateColumns(db: Reader, read: StoredInstance, values: Partial<InstanceRow>): Promise<number> {
-  const columns = Object.keys(values)
-  const key = columns.join()
-  let query = updates.get(key)
-  if (query === undefined) {
-    query = prepare((reader, place) =>
-      reader
-        .updateTable('instances')
-        .set(Object.fromEntries(columns.map((column) => [column, place(column)])))
-        .where('id', '=', place('read id'))
-        .where('generation', '=', place('read generation')),
-    )
-    updates.set(key, query)
-  }
-  return query.run(db, { ...values, 'read id': read.id, 'read generation': read.generation })
 }
 
 function change(action: 'created' | 'updated', instance: StoredInstance): Change {

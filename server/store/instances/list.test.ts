@@ -9,7 +9,7 @@ import { engines, sqliteUnderTest } from '../testing/engines.ts'
 import { report, storedInstance } from '../testing/instances.ts'
 import { storesOn } from '../testing/stores.ts'
 import { countInstancesByState } from '../totals.ts'
-import { deleteInstance, insertInstance, type StoredInstance, stateOf, updateMetadata } from './instances.ts'
+import { deleteInstance, insertInstance, type StoredInstance, stateOf, updateDescription } from './instances.ts'
 import { type InstanceFilter, listInstances, pageQuery } from './list.ts'
 
 const keys = ['env', 'team', 'a.b/c-d_e', '__proto__']
@@ -166,7 +166,9 @@ describe.each(engines)('lists of instances on $name', (engine) => {
     const instance = storedInstance('inst-a', { labels: { env: 'x' } })
     await store.write((tx) => insertInstance(tx, instance))
     const having = (value: string) => pages(store, { labels: [{ operator: 'in', key: 'env', values: [value] }] }, 10)
-    await store.write((tx) => updateMetadata(tx, instance, { name: 'new', labels: { env: 'y' } }))
+    await store.write((tx) =>
+      updateDescription(tx, instance, { name: 'new', labels: { env: 'y' }, security_groups: [] }),
+    )
     expect(await having('x')).toEqual([])
     expect(await having('y')).toEqual(['inst-a'])
     await store.write((tx) => deleteInstance(tx, 'inst-a'))

@@ -27,12 +27,6 @@ export async function listInstances(db: Reader, filter: InstanceFilter, page: Pa
   return rows.map(parseInstance)
 }
 
-/** Their ids alone. */
-export async function listInstanceIds(db: Reader, filter: InstanceFilter, page: Page): Promise<string[]> {
-  const query = pageQuery(db, await chooseDriver(db, filter), filter, page)
-  return (await query.clearSelect().select('instances.id').execute()).map(({ id }) => id)
-}
-
 /** The query of a page that walks along the index of a label, or along the instances themselves when it is null. */
 export function pageQuery(db: Reader, driver: Driver | null, filter: InstanceFilter, page: Page) {
   if (driver === null) {

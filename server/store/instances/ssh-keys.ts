@@ -3,6 +3,7 @@ import { prepare } from '../engine/prepared.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { SshKeyRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { firstVersion } from '../versions.ts'
 import type { Page } from './list.ts'
 
 /** An SSH public key as stored. */
@@ -41,10 +42,10 @@ export async function listSshKeysById(db: Reader, ids: readonly string[]): Promi
   return found
 }
 
-export async function insertSshKey(tx: Transaction, key: Omit<StoredSshKey, 'generation'>): Promise<void> {
+export async function insertSshKey(tx: Transaction, key: Omit<StoredSshKey, 'uid' | 'generation'>): Promise<void> {
   await tx.db
     .insertInto('ssh_keys')
-    .values({ ...key, labels: JSON.stringify(key.labels), generation: 1 })
+    .values({ ...key, labels: JSON.stringify(key.labels), ...firstVersion() })
     .execute()
   tx.changed({ resource: 'ssh_key', id: key.id, action: 'created' })
 }

@@ -92,6 +92,7 @@ describe.each(engines)('public addresses on $name', (engine) => {
     })
     expect(await getPublicIp(store.read, 'pip-a')).toEqual({
       ...publicIp('pip-a', '203.0.113.1', { instance_id: 'inst-a' }),
+      uid: expect.any(String),
       generation: 1,
     })
     await expect(getPublicIp(store.read, 'pip-none')).rejects.toMatchObject({ code: 'not_found' })

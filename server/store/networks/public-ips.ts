@@ -1,10 +1,10 @@
 import { ApiError } from '../../api-error.ts'
 import { insertRow, prepare } from '../engine/prepared.ts'
 import type { Page } from '../instances/list.ts'
-import { differs, expectUpdated } from '../labels.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { PublicIpRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { firstVersion, updateResource } from '../versions.ts'
 
 /** A public address as stored. */
 export interface StoredPublicIp extends Omit<PublicIpRow, 'labels'> {
@@ -65,8 +65,11 @@ export function listPublicIps(
   })
 }
 
-export async function insertPublicIp(tx: Transaction, publicIp: Omit<StoredPublicIp, 'generation'>): Promise<void> {
-  await insertRow(tx.db, 'public_ips', { ...publicIp, labels: JSON.stringify(publicIp.labels), generation: 1 })
+export async function insertPublicIp(
+  tx: Transaction,
+  publicIp: Omit<StoredPublicIp, 'uid' | 'generation'>,
+): Promise<void> {
+  await insertRow(tx.db, 'public_ips', { ...publicIp, labels: JSON.stringify(publicIp.labels), ...firstVersion() })
   tx.changed({ resource: 'public_ip', id: publicIp.id, action: 'created' })
 }
 
@@ -78,18 +81,8 @@ export async function updatePublicIp(
   tx: Transaction,
   publicIp: StoredPublicIp,
   values: Partial<Pick<StoredPublicIp, 'name' | 'labels' | 'instance_id' | 'auto_assigned'>>,
-): Promise<void> {
-  if (!differs(publicIp, values)) return
-  const generation = publicIp.generation + 1
-  const { labels, ...plain } = values
-  const result = await tx.db
-    .updateTable('public_ips')
-    .set({ ...plain, ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }), generation })
-    .where('id', '=', publicIp.id)
-    .where('generation', '=', publicIp.generation)
-    .executeTakeFirst()
-  expectUpdated(result, publicIp.id)
-  tx.changed({ resource: 'public_ip', id: publicIp.id, action: 'updated', detail: { generation } })
+): Promise<StoredPublicIp> {
+  return updateResource<StoredPublicIp>(tx, 'public_ip', publicIp, values)
 }
 
 export async function deletePublicIp(tx: Transaction, id: string): Promise<void> {

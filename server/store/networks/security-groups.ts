@@ -2,10 +2,10 @@ import type { SecurityGroupRule } from '@berth/contract/networks/security-groups
 import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
 import type { Page } from '../instances/list.ts'
-import { differs, expectUpdated } from '../labels.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { SecurityGroupRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { differs, firstVersion, updateResource } from '../versions.ts'
 
 /** A security group as stored. */
 export interface StoredSecurityGroup extends Omit<SecurityGroupRow, 'labels' | 'rules'> {
@@ -57,41 +57,27 @@ export async function listSecurityGroupsById(db: Reader, ids: readonly string[])
 
 export async function insertSecurityGroup(
   tx: Transaction,
-  group: Omit<StoredSecurityGroup, 'generation'>,
+  group: Omit<StoredSecurityGroup, 'uid' | 'generation'>,
 ): Promise<void> {
   await tx.db
     .insertInto('security_groups')
-    .values({ ...group, labels: JSON.stringify(group.labels), rules: JSON.stringify(group.rules), generation: 1 })
+    .values({ ...group, labels: JSON.stringify(group.labels), rules: JSON.stringify(group.rules), ...firstVersion() })
     .execute()
   tx.changed({ resource: 'security_group', id: group.id, action: 'created' })
 }
 
-/** Change what callers may change of a group; `group` is the version read before. Nothing when nothing differs. */
+/**
+ * Change what callers may change of a group; `group` is the version read before. Gives the new version. The hosts that
+ * have a member hear of other rules.
+ */
 export async function updateSecurityGroup(
   tx: Transaction,
-  group: StoredSecurityGroup,
+  group: CountedSecurityGroup,
   values: Partial<Pick<StoredSecurityGroup, 'name' | 'labels' | 'description' | 'rules'>>,
-): Promise<void> {
-  if (!differs(group, values)) return
-  const { labels, rules, ...plain } = values
-  const result = await tx.db
-    .updateTable('security_groups')
-    .set({
-      ...plain,
-      ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }),
-      ...(rules === undefined ? {} : { rules: JSON.stringify(rules) }),
-      generation: group.generation + 1,
-    })
-    .where('id', '=', group.id)
-    .where('generation', '=', group.generation)
-    .executeTakeFirst()
-  expectUpdated(result, group.id)
-  tx.changed({
-    resource: 'security_group',
-    id: group.id,
-    action: 'updated',
-    detail: { generation: group.generation + 1 },
-  })
+): Promise<CountedSecurityGroup> {
+  const { rules = group.rules } = values
+  if (differs(group, { rules })) tx.tellHosts(await listHostsWithSecurityGroup(tx.db, group.id))
+  return updateResource<CountedSecurityGroup>(tx, 'security_group', group, values)
 }
 
 export async function deleteSecurityGroup(tx: Transaction, id: string): Promise<void> {
@@ -114,7 +100,7 @@ export async function listInstancesWithSecurityGroup(db: Reader, id: string, lim
 }
 
 /** Hosts that have a live instance with a group. */
-export async function listHostsWithSecurityGroup(db: Reader, id: string): Promise<string[]> {
+async function listHostsWithSecurityGroup(db: Reader, id: string): Promise<string[]> {
   const rows = await db
     .selectFrom('instance_security_groups')
     .innerJoin('instances', 'instances.id', 'instance_security_groups.instance_id')

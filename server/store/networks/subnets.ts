@@ -1,10 +1,10 @@
 import { ApiError } from '../../api-error.ts'
 import { insertRow, prepare } from '../engine/prepared.ts'
 import type { Page } from '../instances/list.ts'
-import { differs, expectUpdated } from '../labels.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { SubnetRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { firstVersion } from '../versions.ts'
 
 /** A subnet as stored. */
 export interface StoredSubnet extends Omit<SubnetRow, 'labels'> {
@@ -54,31 +54,14 @@ export async function listSubnetsOfVpcs(db: Reader, vpcIds: readonly string[]): 
   return rows.map(parse)
 }
 
-export async function insertSubnet(tx: Transaction, subnet: Omit<StoredSubnet, 'generation'>): Promise<void> {
-  await tx.db
-    .insertInto('subnets')
-    .values({ ...subnet, labels: JSON.stringify(subnet.labels), generation: 1 })
-    .execute()
-  tx.changed({ resource: 'subnet', id: subnet.id, action: 'created' })
-}
-
-/** Change what callers may change of a subnet; `subnet` is the version read before. Nothing when nothing differs. */
-export async function updateSubnet(
+export async function insertSubnet(
   tx: Transaction,
-  subnet: StoredSubnet,
-  values: Partial<Pick<StoredSubnet, 'name' | 'labels' | 'auto_assign_public_ip'>>,
-): Promise<void> {
-  if (!differs(subnet, values)) return
-  const generation = subnet.generation + 1
-  const { labels, ...plain } = values
-  const result = await tx.db
-    .updateTable('subnets')
-    .set({ ...plain, ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }), generation })
-    .where('id', '=', subnet.id)
-    .where('generation', '=', subnet.generation)
-    .executeTakeFirst()
-  expectUpdated(result, subnet.id)
-  tx.changed({ resource: 'subnet', id: subnet.id, action: 'updated', detail: { generation } })
+  subnet: Omit<StoredSubnet, 'uid' | 'generation'>,
+): Promise<StoredSubnet> {
+  const stored = { ...subnet, ...firstVersion() }
+  await insertRow(tx.db, 'subnets', { ...stored, labels: JSON.stringify(stored.labels) })
+  tx.changed({ resource: 'subnet', id: subnet.id, action: 'created' })
+  return stored
 }
 
 export async function deleteSubnet(tx: Transaction, id: string): Promise<void> {

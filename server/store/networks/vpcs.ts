@@ -4,6 +4,7 @@ import type { Page } from '../instances/list.ts'
 import { listMatching, type ResourceFilter } from '../resource-list.ts'
 import type { VpcRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
+import { firstVersion } from '../versions.ts'
 
 /** A VPC as stored. */
 export interface StoredVpc extends Omit<VpcRow, 'labels'> {
@@ -48,10 +49,10 @@ export async function listVpcsById(db: Reader, ids: readonly string[]): Promise<
   return rows.map(parse)
 }
 
-export async function insertVpc(tx: Transaction, vpc: Omit<StoredVpc, 'generation'>): Promise<void> {
+export async function insertVpc(tx: Transaction, vpc: Omit<StoredVpc, 'uid' | 'generation'>): Promise<void> {
   await tx.db
     .insertInto('vpcs')
-    .values({ ...vpc, labels: JSON.stringify(vpc.labels), generation: 1 })
+    .values({ ...vpc, labels: JSON.stringify(vpc.labels), ...firstVersion() })
     .execute()
   tx.changed({ resource: 'vpc', id: vpc.id, action: 'created' })
 }
