@@ -88,5 +88,7 @@ export const failureCatalogue = {
   crash_loop: 'QEMU ended soon after its start too often. See the console log; `start` tries again.',
   guest_shutdown: 'The guest powered itself off. `start` boots it again.',
   user_data_failed: 'The first-boot script ended with an error; the message carries the end of its output.',
+  user_data_ignored:
+    'The guest did not understand the user data, or a part of it; the message says which. Correct it and create the instance anew.',
   deleted: 'The instance was deleted.',
 } as const satisfies Record<string, string>

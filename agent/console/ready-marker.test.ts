@@ -79,7 +79,9 @@ describe('lines that are too long', () => {
   })
 
   test('the largest marker is not too long', () => {
-    const large = { ...marker, output_tail: '\u0001'.repeat(2048) }
+    // as the script writes it: in ASCII, six characters for each byte
+    const large = { ...marker, output_tail: '\u0001'.repeat(2048), cause: 'ignored', warnings: '\u0001'.repeat(1024) }
+    expect(JSON.stringify(large).length).toBeGreaterThan(6 * 3072)
     expect(scanAll([Buffer.from(`BERTH-READY 1 ${encode(large)}\n`)]).found).toEqual([large])
   })
 
@@ -112,6 +114,9 @@ describe('one line', () => {
     `BERTH-READY 1 ${encode({ ...marker, exit_code: 0.5 })}`,
     `BERTH-READY 1 ${encode({ ...marker, boot_id: 'x'.repeat(65) })}`,
     `BERTH-READY 1 ${encode({ ...marker, output_tail: 'x'.repeat(4097) })}`,
+    `BERTH-READY 1 ${encode({ ...marker, cause: 'x'.repeat(33) })}`,
+    `BERTH-READY 1 ${encode({ ...marker, warnings: 'x'.repeat(2049) })}`,
+    `BERTH-READY 1 ${encode({ ...marker, warnings: ['x'] })}`,
     `BERTH-READY 1 ${encode({ boot_id: 'b' })}`,
     `BERTH-READY 1 ${encode(marker).slice(0, -8)}`,
   ])('is no marker: %j', (text) => {

@@ -4,12 +4,19 @@ import Value from 'typebox/value'
 /**
  * What a guest says of its first boot: `BERTH-READY 1 <base64 JSON>` on a serial line of its own, and the same JSON to the
  * metadata service.
+ *
+ * Its script may be older or newer than this agent. What is new comes as a field that may be absent, never as another
+ * value of `user_data`: fields and causes that are not known here are passed over.
  */
 const ReadyMarker = Type.Object({
   boot_id: Type.String({ maxLength: 64 }),
   user_data: Type.Union([Type.Literal('ok'), Type.Literal('failed'), Type.Literal('none')]),
   exit_code: Type.Union([Type.Integer(), Type.Null()]),
   output_tail: Type.String({ maxLength: 4096 }),
+  /** Why it failed: `ignored` when the user data, or a part of it, was not understood. */
+  cause: Type.Optional(Type.String({ maxLength: 32 })),
+  /** What was warned of while it went well. */
+  warnings: Type.Optional(Type.String({ maxLength: 2048 })),
 })
 export type ReadyMarker = Static<typeof ReadyMarker>
 

@@ -5,6 +5,7 @@ import type { StepName } from '@berth/contract/operations.ts'
 import type { CrashPolicy } from '../config.ts'
 import type { ReadyMarker } from '../console/ready-marker.ts'
 import type { GuestState, HostError } from '../host-driver.ts'
+import { guestCondition } from './guest-condition.ts'
 import { type InstanceRecord, staysOff } from './record.ts'
 
 /** Reason of `NetworkReady` while a rule of its groups cannot be put in force on the host. */
@@ -214,14 +215,9 @@ export class InstanceProgress {
     this.#readyAt = this.#now()
     this.#endBoot()
     record.ready_boot_id = marker.boot_id
-    const { user_data: userData, exit_code: exitCode, output_tail: output } = marker
     record.timeline.guest_ready_at ??= this.#now()
-    if (userData === 'failed') {
-      const code = exitCode === null ? '' : ` with exit code ${exitCode}`
-      this.setCondition('GuestReady', 'false', 'user_data_failed', `user_data failed${code}: ${output}`.slice(0, 4096))
-    } else {
-      this.setCondition('GuestReady', 'true', userData === 'ok' ? 'user_data_ok' : '')
-    }
+    const { status, reason, message } = guestCondition(marker)
+    this.setCondition('GuestReady', status, reason, message)
     this.save()
     return true
   }

@@ -1,8 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
+import { parseReadyReport } from '@berth/agent/console/ready-marker.ts'
+import { guestCondition } from '@berth/agent/instance/guest-condition.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 
@@ -94,6 +97,79 @@ describe('micro reads', () => {
     const text = "#cloud-config\n---\nkeys:\n- one # first\n- \"two\"\n\nother: 'it''s'   \n"
     const flat = execFileSync('awk', ['-f', flattener], { input: text, encoding: 'utf8' })
     expect(flat).toBe("keys.0=one\nkeys.1=two\nother=it's\n")
+  })
+})
+
+describe('micro’s first boot', () => {
+  const firstBoot = join(scripts, 'micro/first-boot')
+  let boots = 0
+
+  /** The mark it announces after a boot with this user data, on the files of an earlier one when `root` is that. */
+  function boot(userData: string | Buffer, root = join(directory, `boot-${boots++}`)) {
+    const seed = join(root, 'run/berth/seed')
+    for (const path of [seed, join(root, 'var/log'), join(root, 'usr/lib/berth')]) mkdirSync(path, { recursive: true })
+    writeFileSync(join(seed, 'user-data'), userData)
+    if (userData.toString().startsWith('#cloud-config')) {
+      writeFileSync(join(seed, 'user-data.flat'), execFileSync('awk', ['-f', flattener], { input: userData }))
+    }
+    // in the place of a serial line and a metadata service
+    const ready = join(root, 'usr/lib/berth/berth-ready')
+    writeFileSync(ready, `#!/bin/sh\n[ "$1" != announce ] || exec cat "$2"\nexec sh ${readyScript} "$@"\n`, {
+      mode: 0o755,
+    })
+    const json = execFileSync('sh', [firstBoot, root], { encoding: 'utf8' })
+    const marker = parseReadyReport(Buffer.from(JSON.stringify({ boot_id: 'b-1', ...JSON.parse(json) })))
+    if (marker === null) throw new Error(`it is no marker: ${json}`)
+    return { root, condition: guestCondition(marker) }
+  }
+
+  test.each([
+    ['a script', '#!/bin/sh\necho it ran\n'],
+    ['a script with Windows line ends', '#!/bin/sh\r\n[ 1 = 1 ]\r\n'],
+    ['an empty script', '#!/bin/sh\n'],
+    ['a cloud-config that has only keys', '#cloud-config\nssh_authorized_keys:\n  - ssh-ed25519 AAAA me\n'],
+    ['an empty cloud-config', '#cloud-config\n'],
+  ])('%s is carried out', (_, userData) => {
+    expect(boot(userData).condition).toEqual({ status: 'true', reason: 'user_data_ok', message: '' })
+  })
+
+  test.each(['', ' \n\n'])('without user data there is nothing to tell: %j', (userData) => {
+    expect(boot(userData).condition).toEqual({ status: 'true', reason: '', message: '' })
+  })
+
+  test.each([
+    ['ends with 3', '#!/bin/sh\necho no mirror >&2\nexit 3\n', /^user_data failed with exit code 3: no mirror\n$/],
+    [
+      'is killed',
+      '#!/bin/sh\necho before\nkill -9 $$\n',
+      /^user_data failed with exit code 137 \(signal 9\): before\n/,
+    ],
+    ['has no interpreter', '#!/no/such\n', /^user_data failed with exit code 12[67]: .*not found/],
+  ])('a script that %s has failed', (_, userData, message) => {
+    const { condition } = boot(userData)
+    expect(condition).toMatchObject({ status: 'false', reason: 'user_data_failed' })
+    expect(condition.message).toMatch(message)
+  })
+
+  test.each([
+    ['commands in a cloud-config', '#cloud-config\nruncmd: [echo]\n', /begins with #cloud-config\n/],
+    ['keys beside what it does not know', '#cloud-config\nssh_authorized_keys: [x]\nruncmd:\n - a\n', /#cloud-config/],
+    ['another first line', '---\n#cloud-config\n', /begins with ---\n/],
+    ['a byte order mark', '\ufeff#!/bin/sh\n', /begins with \?\?\?#!\/bin\/sh\n/],
+    ['base64', Buffer.from('#!/bin/sh\n').toString('base64'), /begins with IyEvYmluL3NoCg==/],
+    ['a script behind an empty line', '\n#!/bin/sh\n', /begins with \n/],
+    ['gzip', gzipSync('#!/bin/sh\n'), /begins with \?/],
+    ['a MIME message', 'MIME-Version: 1.0\n\n', /begins with MIME-Version: 1\.0\n/],
+  ])('%s is not understood, and it says what micro does', (_, userData, beginning) => {
+    const { condition } = boot(userData)
+    expect(condition).toMatchObject({ status: 'false', reason: 'user_data_ignored' })
+    expect(condition.message).toMatch(/micro runs #! scripts/)
+    expect(condition.message).toMatch(beginning)
+  })
+
+  test('the next boot tells the same and runs nothing again', () => {
+    const { root, condition } = boot('#!/bin/sh\necho once\nexit 1\n')
+    expect(boot('#!/bin/sh\nexit 0\n', root).condition).toEqual(condition)
   })
 })
 
