@@ -19,6 +19,7 @@ import { type OutputFlags, print, withOutput } from '../output/output.ts'
 import { formatSeconds } from '../output/table.ts'
 import { call, openSession, type Session } from '../session.ts'
 import { printInstance, renderDryRun } from './instance-view.ts'
+import { userDataDoubt } from './user-data-doubt.ts'
 
 /** How far a command that boots an instance waits; `--no-wait` makes it false. */
 export type WaitFlag = 'running' | 'ready' | 'none' | false
@@ -77,6 +78,7 @@ export function addInstanceCreateCommand(group: Command, io: CliIo): void {
     const declared = flags.file === undefined ? null : await readOneInstance(io, flags.file)
     const body = await createRequest(io, flags, declared, self)
     const session = openSession(io, self)
+    warnOfUserData(io, body.spec.user_data)
     try {
       await create(session, body, flags)
     } catch (error) {
@@ -89,6 +91,12 @@ export function addInstanceCreateCommand(group: Command, io: CliIo): void {
     'berth instance create --type cx31 --image ubuntu-22.04 --dry-run',
     'berth instance create --type micro --image micro --on-capacity fail --wait running -q',
   ])
+}
+
+/** What is not base64 is left to the server to refuse. */
+function warnOfUserData(io: CliIo, userData: unknown): void {
+  const doubt = typeof userData === 'string' ? userDataDoubt(Buffer.from(userData, 'base64')) : null
+  if (doubt !== null) io.stderr.write(`berth: warning: ${doubt}\n`)
 }
 
 async function create(session: Session, body: Schemas['InstanceCreate'], flags: CreateFlags): Promise<void> {

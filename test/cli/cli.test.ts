@@ -272,6 +272,23 @@ describe('resources that are created and deleted', () => {
     })
   })
 
+  test('user data that no guest will understand is warned of before it is sent, and is sent', async () => {
+    const file = join(stack.directory, 'user-data')
+    await writeFile(file, '---\n#cloud-config\n')
+    const argv = ['instance', 'create', '--type', 'micro', '--image', 'micro', '--no-wait']
+    const warning = 'berth: warning: user data has #cloud-config, but not as its first line\n'
+    const given = await stack.run([...argv, '--user-data-file', file])
+    expect(given.code).toBe(0)
+    expect(given.stderr.startsWith(`${warning}creating `)).toBe(true)
+
+    const declared = `{ "spec": { "user_data": "${Buffer.from('---\n#cloud-config\n').toString('base64')}" } }`
+    const fromFile = await stack.run([...argv, '--file', '-'], { stdin: declared })
+    expect(fromFile).toMatchObject({ code: 0, stderr: expect.stringContaining(warning) })
+
+    await writeFile(file, '#cloud-config\n')
+    expect((await stack.run([...argv, '--user-data-file', file])).stderr).not.toContain('warning')
+  })
+
   test('user data of more than 64 KiB is refused before anything is sent', async () => {
     const file = join(stack.directory, 'large')
     const argv = ['instance', 'create', '--type', 'micro', '--image', 'micro', '--no-wait', '--user-data-file', file]
