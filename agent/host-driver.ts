@@ -77,6 +77,8 @@ export interface HostDriver {
     image: DesiredImage,
     options: { signal: AbortSignal },
   ): Promise<void>
+  /** The card that an instance is to have here; `gateway` is its subnet's. */
+  wantedNic(instance: DesiredInstance, gateway: string, slot: number): Nic
   /**
    * Have the namespace, tap and address in place, and the card as the intent asks for it, but without a public address
    * that is another instance's by now. Throws HostError.

@@ -7,7 +7,7 @@ import { SerialFollower } from '../console/serial-follower.ts'
 import type { HostDriver, Vmm } from '../host-driver.ts'
 import { LedgerUnavailable } from '../ledger.ts'
 import type { Guest } from '../metadata/guest.ts'
-import { hasStaleAddress, isCurrent, type Nic } from '../network/nic.ts'
+import { gatewayFor, isSameNic, type Nic } from '../network/nic.ts'
 import type { AgentMetrics } from '../report/metrics.ts'
 import type { Timers } from '../sys/timers.ts'
 import { adoptVmm } from './adoption.ts'
@@ -170,8 +170,9 @@ export class InstanceWorker {
 
   /** Take in why the rules of its groups are not all in force, null when they are. */
   noteRules(fault: string | null): void {
-    const { nic, power } = this.record
-    const mended = power === 'running' && nic !== null && this.#isCurrent(nic)
+    const { nic, power, conditions } = this.record
+    const failed = conditions.NetworkReady?.status === 'false'
+    const mended = failed && power === 'running' && nic !== null && this.#isCurrent(nic)
     this.#note(() => this.#progress.networkSeen(fault, { mended }))
   }
 
@@ -305,14 +306,17 @@ export class InstanceWorker {
       failed_generation: record.failure === null ? null : record.seen_generation,
       restart_not_before: record.restart_not_before,
       nic_current: record.nic === null || this.#isCurrent(record.nic),
-      address_stale: record.nic !== null && hasStaleAddress(record.nic, this.#intent.instance),
+      address_stale: record.nic !== null && !['', this.#intent.instance.public_ip].includes(record.nic.public_ip),
       longest_pause_ms: crash.firstPauseMs * 2 ** crash.maxQuickDeaths,
     } as const
   }
 
   #isCurrent(nic: Nic): boolean {
-    const { instance } = this.#intent
-    return !this.#cardInDoubt && isCurrent(nic, instance) && this.#env.driver.keepsAddress(instance.vpc_id, nic)
+    const { instance, network } = this.#intent
+    const { driver } = this.#env
+    // a subnet's gateway stays what it is, so one that is not described has the card's
+    const wanted = driver.wantedNic(instance, gatewayFor(instance, network) ?? nic.gateway, this.record.slot)
+    return !this.#cardInDoubt && isSameNic(nic, wanted) && driver.keepsAddress(instance.vpc_id, nic)
   }
 
   #vmmSituation() {

@@ -1,8 +1,11 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { DesiredInstance } from '@berth/contract/hosts/agent-protocol.ts'
+import type { DesiredInstance, DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
 import { tapName } from '@berth/contract/hosts/names.ts'
 
-/** The network card of an instance, as its VPC's namespace has to know it. */
+/**
+ * The network card of an instance, as its VPC's namespace has to know it. What is wanted is made by `nicOf` alone, what there
+ * is was such a value once, and the two are compared whole: a field that is added is compared with the others.
+ */
 export interface Nic {
   tap: string
   mac: string
@@ -33,17 +36,12 @@ export function nicOf(installation: string, instance: DesiredInstance, gateway: 
   }
 }
 
-/** Whether a card is what the intent asks for in all that may change while its machine runs. */
-export function isCurrent(nic: Nic, instance: DesiredInstance): boolean {
-  return (
-    nic.hostname === instance.hostname &&
-    nic.public_ip === instance.public_ip &&
-    nic.bandwidth_mbps === instance.bandwidth_mbps &&
-    isDeepStrictEqual(nic.security_groups, instance.security_groups)
-  )
+/** Whether two cards are the same in everything. */
+export function isSameNic(one: Nic, other: Nic): boolean {
+  return isDeepStrictEqual(one, other)
 }
 
-/** Whether a card has a public address that the intent does not give it. */
-export function hasStaleAddress(nic: Nic, instance: DesiredInstance): boolean {
-  return nic.public_ip !== '' && nic.public_ip !== instance.public_ip
+/** Gateway of the subnet of an instance, or null when its network is not described. */
+export function gatewayFor(instance: DesiredInstance, network: DesiredNetwork | null): string | null {
+  return network?.subnets.find(({ id }) => id === instance.subnet_id)?.gateway ?? null
 }

@@ -228,6 +228,10 @@ export class QemuHost implements HostDriver {
     return this.#networks.keepsAddress(vpcId, nic)
   }
 
+  wantedNic(instance: DesiredInstance, gateway: string, slot: number): Nic {
+    return nicOf(this.#options.installation, instance, gateway, this.#uid(slot))
+  }
+
   async ensureNetwork(
     instance: DesiredInstance,
     network: DesiredNetwork,
@@ -235,7 +239,7 @@ export class QemuHost implements HostDriver {
     { signal }: { signal: AbortSignal },
   ) {
     const { gateway } = seedNetworkOf(instance, network)
-    const nic = nicOf(this.#options.installation, instance, gateway, this.#uid(slot))
+    const nic = this.wantedNic(instance, gateway, slot)
     try {
       return { netns: await this.#networks.attach(network, nic, { signal }), nic }
     } catch (error) {

@@ -11,7 +11,7 @@ import { tapName, vpcNamespaceName } from '@berth/contract/hosts/names.ts'
 import type { PolicyGroup } from '@berth/contract/networks/policy.ts'
 import type { CardTraffic, DesiredNetworks, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
-import { type Nic, nicOf } from '../network/nic.ts'
+import { gatewayFor, type Nic, nicOf } from '../network/nic.ts'
 import { PublicAddressOwners } from '../network/public-address-owners.ts'
 import { describeFaults, writtenFaults } from '../network/ruleset/faults.ts'
 import { type KnownObjects, knownSince } from '../sys/leftovers.ts'
@@ -243,6 +243,10 @@ export class SimulatedHost implements HostDriver {
     this.#instance(instance).hasDisk = true
   }
 
+  wantedNic(instance: DesiredInstance, gateway: string, slot: number): Nic {
+    return nicOf(installation, instance, gateway, slot)
+  }
+
   async ensureNetwork(
     instance: DesiredInstance,
     network: DesiredNetwork,
@@ -256,8 +260,7 @@ export class SimulatedHost implements HostDriver {
     // an address leads to the instance that got it last
     for (const other of this.#instances.values()) if (other.publicIp === address) other.publicIp = ''
     state.publicIp = address
-    const gateway = network.subnets.find((subnet) => subnet.id === instance.subnet_id)?.gateway ?? ''
-    const nic = nicOf(installation, instance, gateway, slot)
+    const nic = this.wantedNic(instance, gatewayFor(instance, network) ?? '', slot)
     return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }
   }
 

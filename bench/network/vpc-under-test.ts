@@ -3,6 +3,7 @@ import { ipBatch } from '@berth/agent/network/namespace.ts'
 import type { Nic } from '@berth/agent/network/nic.ts'
 import { renderTapLines } from '@berth/agent/network/taps.ts'
 import { VpcNetworks } from '@berth/agent/network/vpc-networks.ts'
+import { testNic } from '@berth/agent/testing/nic.ts'
 import type { DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
 import { tapName } from '@berth/contract/hosts/names.ts'
 import type { PolicyGroup, PolicyRule } from '@berth/contract/networks/policy.ts'
@@ -59,17 +60,12 @@ export class VpcUnderTest {
   card(): Nic {
     const number = ++this.#number
     const low = number + 1
-    return {
+    return testNic(number, {
       tap: tapName(installation, `${this.#network.vpc_id}-${number}`),
       mac: `06:00:00:00:${hex(number >> 8)}:${hex(number & 255)}`,
       ip: `10.0.${low >> 8}.${low & 255}`,
-      gateway,
-      hostname: `guest-${number}`,
-      uid: 1_900_000_000 + number,
-      security_groups: ['sg-bench'],
-      public_ip: '',
-      bandwidth_mbps: 0,
-    }
+      ...{ gateway, security_groups: ['sg-bench'], bandwidth_mbps: 0 },
+    })
   }
 
   /**

@@ -42,6 +42,11 @@ export function policyRule({ direction, protocol, port_from, port_to, remote }: 
   return { direction, protocol, ports: from === undefined || to === undefined ? null : { from, to }, remote }
 }
 
+/** A group as hosts get it, and as the server explains it. */
+export function policyGroup({ id, rules }: { id: string; rules: readonly SecurityGroupRule[] }): PolicyGroup {
+  return { id, rules: rules.map(policyRule) }
+}
+
 /** The packets a question is about; `port` is the destination's, null for what has none and for "any port". */
 export interface Traffic {
   protocol: 'tcp' | 'udp' | 'icmp'

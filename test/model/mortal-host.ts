@@ -75,6 +75,10 @@ export class MortalHost implements HostDriver {
     return this.#machine.keepsAddress(vpcId, nic)
   }
 
+  wantedNic(...asked: Parameters<SimulatedHost['wantedNic']>): Nic {
+    return this.#machine.wantedNic(...asked)
+  }
+
   healNetworks(taps: ReadonlySet<string>) {
     return this.#alive(() => this.#machine.healNetworks(taps))
   }

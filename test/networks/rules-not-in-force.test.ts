@@ -1,4 +1,5 @@
 import { HostError } from '@berth/agent/host-driver.ts'
+import type { NetworkExplanation } from '@berth/contract/networks/explain.ts'
 import type { SecurityGroupRule } from '@berth/contract/networks/security-groups.ts'
 import Database from 'better-sqlite3'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -55,7 +56,8 @@ test('a rule that no host can load keeps nobody from coming or going, is told of
   expect(await withoutRules()).toBe(1)
 
   const question = { from: good.id, to: id, protocol: 'tcp', port: 80 }
-  expect((await stack.api<{ allowed: boolean }>('POST', '/v1/network/explain', question)).body.allowed).toBe(false)
+  const explained = await stack.api<NetworkExplanation>('POST', '/v1/network/explain', question)
+  expect(explained.body).toMatchObject({ allowed: false, notes: [expect.stringContaining('sg-bad is not in force')] })
 
   const mended = await stack.api('PATCH', '/v1/security-groups/sg-bad', { spec: { rules: [open] } })
   expect(mended.status).toBe(200)
@@ -64,7 +66,8 @@ test('a rule that no host can load keeps nobody from coming or going, is told of
     (condition) => condition?.status === 'true',
   )
   expect(await withoutRules()).toBe(0)
-  expect((await stack.api<{ allowed: boolean }>('POST', '/v1/network/explain', question)).body.allowed).toBe(true)
+  const after = await stack.api<NetworkExplanation>('POST', '/v1/network/explain', question)
+  expect(after.body).toMatchObject({ allowed: true, notes: [] })
 })
 
 test('rules that go bad under a running machine are an event of it, and it can be deleted', async () => {

@@ -1,5 +1,5 @@
 import type { Desired, DesiredImage, DesiredInstance, DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
-import { type PolicyGroup, policyRule } from '@berth/contract/networks/policy.ts'
+import { type PolicyGroup, policyGroup } from '@berth/contract/networks/policy.ts'
 import type { Context } from '../../context.ts'
 import { waitForChange } from '../../feed/waiting.ts'
 import { getHost } from '../../store/hosts/hosts.ts'
@@ -87,8 +87,7 @@ async function desiredNetworks(db: Reader, vpcIds: ReadonlySet<string>): Promise
 
 /** The rules of these groups, without their words; a group that a rule names is known by its members alone. */
 async function desiredGroups(db: Reader, ids: ReadonlySet<string>): Promise<PolicyGroup[]> {
-  const groups = await listSecurityGroupsById(db, [...ids])
-  return groups.map(({ id, rules }) => ({ id, rules: rules.map(policyRule) }))
+  return (await listSecurityGroupsById(db, [...ids])).map(policyGroup)
 }
 
 async function desiredImages(ctx: Context, db: Reader, ids: ReadonlySet<string>): Promise<DesiredImage[]> {

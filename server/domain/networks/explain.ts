@@ -1,6 +1,6 @@
 import { parseAddress } from '@berth/contract/networks/cidr.ts'
 import type { NetworkExplanation, NetworkQuestion } from '@berth/contract/networks/explain.ts'
-import { policyRule, type Traffic } from '@berth/contract/networks/policy.ts'
+import { policyGroup, type Traffic } from '@berth/contract/networks/policy.ts'
 import { validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
 import { findInstance, type StoredInstance, stateOf } from '../../store/instances/instances.ts'
@@ -88,16 +88,20 @@ async function instanceEnd(db: Reader, instance: StoredInstance): Promise<Instan
     vpc: { id: vpc.id, cidr: vpc.cidr, gateways: subnets.map((subnet) => gatewayOf(subnet.cidr)) },
     privateAddress: instance.private_ip,
     publicAddress: instance.public_ip,
-    groups: groups.map(({ id, rules }) => ({ id, rules: rules.map(policyRule) })),
+    groups: groups.map(policyGroup),
   }
 }
 
 /** What besides rules keeps an instance's packets from passing now. */
 function notesOn(instance: StoredInstance): string[] {
   const state = stateOf(instance)
+  const network = instance.report?.conditions.NetworkReady
   const behind = instance.report !== null && instance.report.generation < instance.generation
   return [
     ...(state === 'running' ? [] : [`${instance.id} is ${state}: nothing is sent or answered by it.`]),
+    ...(network?.status === 'false'
+      ? [`The network of ${instance.id} is not as it should be: ${network.message}`]
+      : []),
     ...(state === 'running' && behind ? [`A change of ${instance.id} is not in force on its host yet.`] : []),
   ]
 }

@@ -4,6 +4,7 @@ import { makeGuestNamespace } from '@berth/agent/network/testing/guest-namespace
 import { Peer } from '@berth/agent/network/testing/peer.ts'
 import { VpcNetworks } from '@berth/agent/network/vpc-networks.ts'
 import { runCommand } from '@berth/agent/sys/run-command.ts'
+import { testNic } from '@berth/agent/testing/nic.ts'
 import type { DesiredNetwork } from '@berth/contract/hosts/agent-protocol.ts'
 import { tapName } from '@berth/contract/hosts/names.ts'
 import type { PolicyGroup, PolicyRule } from '@berth/contract/networks/policy.ts'
@@ -102,18 +103,11 @@ export class NetworkHost {
   async guest(vpcId: string, ip: string, changes: Partial<Nic> = {}): Promise<Guest> {
     const number = ++this.#number
     const gateway = ip.replace(/\d+$/, '1')
-    const nic: Nic = {
+    const nic = testNic(number, {
       tap: tapName(installation, `inst-${number}`),
-      mac: `06:00:00:00:00:${number.toString(16).padStart(2, '0')}`,
-      ip,
-      gateway,
-      hostname: `guest-${number}`,
-      uid: 1_900_000_000 + number,
-      security_groups: ['sg-open'],
-      public_ip: '',
-      bandwidth_mbps: 0,
+      ...{ ip, gateway, hostname: `guest-${number}`, security_groups: ['sg-open'], bandwidth_mbps: 0 },
       ...changes,
-    }
+    })
     const namespace = `guest-${number}`
     await makeGuestNamespace(namespace, this.networks.namespaceOf(vpcId), nic)
     const guest = Object.assign(new Peer(namespace), { vpcId, nic, namespace })
