@@ -2,6 +2,7 @@ import { Desired, ObservedRepair } from '@berth/contract/hosts/agent-protocol.ts
 import SqliteDatabase from 'better-sqlite3'
 import Type, { type Static } from 'typebox'
 import Value from 'typebox/value'
+import { upgradeChecksums } from './image/earlier-versions.ts'
 import { type InstanceRecord, upgradeRecord } from './instance/record.ts'
 
 /** The ledger cannot be written, for the most part because its disk is full. Nothing was stored; it passes. */
@@ -48,7 +49,7 @@ export class Ledger {
   loadDesired(): Desired | null {
     const text = this.#getMeta('desired')
     if (text === null) return null
-    const desired: unknown = Value.Default(Desired, JSON.parse(text))
+    const desired: unknown = Value.Default(Desired, upgradeDesired(JSON.parse(text)))
     return Value.Check(Desired, desired) ? desired : null
   }
 
@@ -86,7 +87,10 @@ export class Ledger {
 
   loadRecords(): InstanceRecord[] {
     const rows = this.#db.prepare<[], { record: string }>('select record from instances order by id').all()
-    return rows.map((row) => upgradeRecord(JSON.parse(row.record)))
+    return rows.map((row) => {
+      const record = JSON.parse(row.record)
+      return upgradeRecord({ ...record, image: upgradeChecksums(record.image ?? null, 'desired') })
+    })
   }
 
   /** Throws LedgerUnavailable. */
@@ -106,6 +110,16 @@ export class Ledger {
   #getMeta(key: string): string | null {
     const row = this.#db.prepare<[string], { value: string }>('select value from meta where key = ?').get(key)
     return row?.value ?? null
+  }
+}
+
+/** What an earlier version stored, as far as it is another form of the same. */
+function upgradeDesired(stored: unknown): unknown {
+  const { images, removed_images: removed } = Object(stored)
+  return {
+    ...Object(stored),
+    ...(Array.isArray(images) ? { images: images.map((image) => upgradeChecksums(image, 'desired')) } : {}),
+    ...(Array.isArray(removed) ? { removed_images: removed.map((image) => upgradeChecksums(image, 'removed')) } : {}),
   }
 }
 

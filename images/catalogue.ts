@@ -1,8 +1,17 @@
+import { type ParsedChecksum, parseChecksum, pathOf, sha256Of } from '@berth/contract/images/checksum.ts'
 import { CatalogueImage } from '@berth/contract/images/images.ts'
+import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { parseDocument } from 'yaml'
 
-const schema = Compile(CatalogueImage)
+/** An entry as it is written: its checksum in any form that a person has it in. */
+const CatalogueEntry = Type.Object(
+  { ...CatalogueImage.properties, sha256: Type.Optional(Type.String()), checksum: Type.Optional(Type.String()) },
+  { additionalProperties: false },
+)
+type CatalogueEntry = Static<typeof CatalogueEntry>
+
+const schema = Compile(CatalogueEntry)
 
 /** A catalogue that cannot be used: every problem of the file, one a line. */
 export class CatalogueError extends Error {
@@ -43,7 +52,11 @@ export function parseCatalogue(text: string, fileName: string): CatalogueImage[]
     if (earlier !== undefined) problems.push(`${place}: the id is entry ${earlier}'s already`)
     else places.set(entry.id, index + 1)
     problems.push(...sourceProblems(entry).map((problem) => `${place}: ${problem}`))
-    images.push(entry)
+    const { sha256, checksum: _, ...image } = entry
+    const checksum = checksumOf(entry)
+    if (checksum !== undefined && 'fault' in checksum) {
+      problems.push(`${place}: ${sha256 === undefined ? 'checksum' : 'sha256'}: ${checksum.fault}`)
+    } else images.push({ ...image, ...checksum })
   }
   if (problems.length > 0) throw new CatalogueError(fileName, problems)
   return images
@@ -56,9 +69,9 @@ function describePlace(entry: unknown, index: number): string {
 
 function schemaProblems(entry: unknown): string[] {
   if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) return ['must be a map of fields']
-  const known = Object.keys(CatalogueImage.properties)
+  const known = Object.keys(CatalogueEntry.properties)
   const unknown = Object.keys(entry).filter((field) => !known.includes(field))
-  const missing = CatalogueImage.required.filter((field) => !Object.hasOwn(entry, field))
+  const missing = CatalogueEntry.required.filter((field) => !Object.hasOwn(entry, field))
   const invalid = new Map<string, string>()
   for (const error of schema.Errors(entry)) {
     const field = error.instancePath.split('/')[1]
@@ -72,17 +85,28 @@ function schemaProblems(entry: unknown): string[] {
   ]
 }
 
-function sourceProblems(image: CatalogueImage): string[] {
+/** The checksum of an entry in the stored form, undefined when it gives none. */
+function checksumOf({ sha256, checksum, source_url: url }: CatalogueEntry): ParsedChecksum | undefined {
+  const path = url !== undefined && URL.canParse(url) ? pathOf(url) : ''
+  if (sha256 === undefined) return checksum === undefined ? undefined : parseChecksum(checksum, path)
+  if (checksum !== undefined) return { fault: 'says the same as checksum; give one of them' }
+  const parsed = parseChecksum(sha256, path)
+  return 'checksum' in parsed && sha256Of(parsed.checksum) === ''
+    ? { fault: 'is no SHA-256; name it checksum' }
+    : parsed
+}
+
+function sourceProblems(image: CatalogueEntry): string[] {
   const problems: string[] = []
   if (image.source_url === undefined && image.recipe === undefined) {
     problems.push('source_url: an image needs a source_url or a recipe')
   }
   if (image.source_url === undefined) {
-    for (const field of ['sha256', 'checksum_url'] as const) {
+    for (const field of ['sha256', 'checksum', 'checksum_url'] as const) {
       if (image[field] !== undefined) problems.push(`${field}: says nothing without a source_url`)
     }
-  } else if (image.sha256 === undefined && image.checksum_url === undefined) {
-    problems.push('source_url: a download needs a sha256 or a checksum_url')
+  } else if (image.sha256 === undefined && image.checksum === undefined && image.checksum_url === undefined) {
+    problems.push('source_url: a download needs a checksum or a checksum_url')
   }
   return problems
 }

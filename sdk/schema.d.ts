@@ -893,8 +893,10 @@ export interface components {
                 title: string;
                 /** @description "" when it is built or imported on a host */
                 source_url: string;
-                /** @description "" when not known beforehand */
+                /** @description "" when another checksum or none is known beforehand */
                 sha256: string;
+                /** @description `sha256:…` or `sha512:…`; "" when none is known beforehand */
+                checksum: string;
                 /** @description Smallest disk the image fits on, GiB */
                 min_disk_gb: number;
                 architecture: string;
@@ -942,8 +944,13 @@ export interface components {
                  * @example https://images.example/disk.qcow2
                  */
                 source_url: string;
-                /** @description Of the file at source_url */
-                sha256: string;
+                /** @description SHA-256 of the file at source_url; either this or `checksum` must be there */
+                sha256?: string;
+                /**
+                 * @description Of the file at source_url: `sha512:HEX`, `sha256:HEX`, digits alone, or lines of a checksum file
+                 * @example sha512:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+                 */
+                checksum?: string;
                 /** @description Smallest disk the image fits on, GiB */
                 min_disk_gb: number;
                 /** @constant */

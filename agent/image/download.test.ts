@@ -3,18 +3,19 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { ChecksumParts } from '@berth/contract/images/checksum.ts'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { runCommand } from '../sys/run-command.ts'
 import { type Fault, FaultyFileServer } from '../testing/faulty-file-server.ts'
 import { rejection } from '../testing/rejection.ts'
-import { type Checksum, type DownloadOptions, downloadFile } from './download.ts'
+import { type DownloadOptions, downloadFile } from './download.ts'
 import { ImageDownloadError } from './download-error.ts'
 import { discardPartial, notePath } from './partial.ts'
 import { getSource } from './request.ts'
 
 const content = randomBytes(300_000)
-const digest = (bytes: Buffer, algorithm: 'sha256' | 'sha512' = 'sha256'): Checksum => ({
+const digest = (bytes: Buffer, algorithm: 'sha256' | 'sha512' = 'sha256'): ChecksumParts => ({
   algorithm,
   hex: createHash(algorithm).update(bytes).digest('hex'),
 })

@@ -1,5 +1,6 @@
 import { lstat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import type { ChecksumParts } from '@berth/contract/images/checksum.ts'
 import type { PrivateSources } from '@berth/contract/images/source.ts'
 import { ImageDownloadError } from './download-error.ts'
 import { hashFile } from './files.ts'
@@ -7,12 +8,6 @@ import { beginPartial, continuePartial, discardPartial, findPartial, type Partia
 import { getSource, type SourceResponse } from './request.ts'
 import { type DownloadLimits, defaultDownloadLimits, retryOutages } from './retry.ts'
 import { parseSourceUrl } from './source.ts'
-
-/** A digest to be met, lower-case hexadecimal. */
-export interface Checksum {
-  algorithm: 'sha256' | 'sha512'
-  hex: string
-}
 
 export interface DownloadProgress {
   receivedBytes: number
@@ -29,7 +24,7 @@ export interface SourceOptions {
 
 export interface DownloadOptions extends SourceOptions {
   /** null: nothing is known about the content; then only the length is checked. */
-  expected: Checksum | null
+  expected: ChecksumParts | null
   /** Default 64 GiB. */
   maxBytes?: number
   onProgress?: (progress: DownloadProgress) => void
@@ -221,7 +216,7 @@ function diskFull(url: string, why: string, cause?: unknown): ImageDownloadError
   return new ImageDownloadError('disk_full', what, { retryable: true, cause })
 }
 
-async function refuseOtherContent(url: string, partial: string, expected: Checksum, signal: AbortSignal) {
+async function refuseOtherContent(url: string, partial: string, expected: ChecksumParts, signal: AbortSignal) {
   const actual = await hashFile(partial, expected.algorithm, signal)
   if (actual === expected.hex) return
   const { size } = await lstat(partial)

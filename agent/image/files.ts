@@ -8,6 +8,7 @@ import { HostImage, imageIdPattern } from '@berth/contract/images/images.ts'
 import type { Logger } from 'pino'
 import { Value } from 'typebox/value'
 import { runCommand } from '../sys/run-command.ts'
+import { upgradeChecksums } from './earlier-versions.ts'
 import { ForeignImageError, identifyImage } from './header.ts'
 import { convertToQcow2, type InspectionOptions, inspectImage, readImageEnds } from './inspection.ts'
 
@@ -93,11 +94,12 @@ export async function publishImage(
  * stays, as do the links that instances have. The description goes last: while it is there, a removal that a crash has
  * cut short can be told and done again.
  */
-export async function removeRegisteredImage(directory: string, id: string, registeredSha256: string): Promise<void> {
+export async function removeRegisteredImage(directory: string, id: string, registeredChecksum: string): Promise<void> {
   const descriptionPath = join(directory, `${id}.json`)
   const text = await readFile(descriptionPath, 'utf8').catch(ignoreMissing)
   const described = text === undefined ? null : parseDescription(text)
-  if (described === null || typeof described === 'string' || described.registered_sha256 !== registeredSha256) return
+  if (described === null || typeof described === 'string' || described.registered_checksum !== registeredChecksum)
+    return
   await withPublishLock(directory, {}, async () => {
     if ((await readFile(descriptionPath, 'utf8').catch(ignoreMissing)) !== text) return // another one was published
     await rm(imagePath(directory, id), { force: true })
@@ -221,7 +223,7 @@ async function readDescription(directory: string, name: string): Promise<HostIma
 function parseDescription(text: string): HostImage | string {
   let document: unknown
   try {
-    document = JSON.parse(text)
+    document = upgradeChecksums(JSON.parse(text), 'held')
   } catch {
     return 'not JSON'
   }

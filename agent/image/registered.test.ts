@@ -1,4 +1,4 @@
-import { link, mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { link, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DesiredImage } from '@berth/contract/hosts/agent-protocol.ts'
 import type { CatalogueImage } from '@berth/contract/images/images.ts'
@@ -27,12 +27,13 @@ afterEach(async () => {
   await fixture.close()
 })
 
+const sum = (bytes: Buffer) => `sha256:${sha256(bytes)}`
 const newStore = (options: Partial<ImageStoreOptions> = {}) => fixture.newStore(options)
 const remote = (more: Partial<CatalogueImage> = {}) => fixture.remote(more)
 
 describe.skipIf(!withQemuImg)('an image made through the API', () => {
   const registered = (more: Partial<DesiredImage> = {}): DesiredImage => ({ ...remote(), registered: true, ...more })
-  const removal = () => ({ id: 'debian-12', registered_sha256: sha256(disk) })
+  const removal = () => ({ id: 'debian-12', registered_checksum: sum(disk) })
   const nothing = ['.publish.lock']
 
   async function otherDisk(path: string): Promise<Buffer> {
@@ -44,37 +45,49 @@ describe.skipIf(!withQemuImg)('an image made through the API', () => {
 
   test('is marked with its checksum, so that the next process knows it', async () => {
     const { image } = await store.ensure(registered(), forever())
-    expect(image).toMatchObject({ origin: 'downloaded', registered_sha256: sha256(disk) })
+    expect(image).toMatchObject({ origin: 'downloaded', registered_checksum: sum(disk) })
     const next = newStore()
     await next.ensure(registered(), forever())
     expect(next.list()).toEqual([image])
     expect(server.requests).toHaveLength(1)
   })
 
+  test('is known by its mark also when a version before wrote that', async () => {
+    await store.ensure(registered(), forever())
+    const description = join(directory, 'debian-12.json')
+    const { registered_checksum: _, ...rest } = JSON.parse(await readFile(description, 'utf8'))
+    await writeFile(description, JSON.stringify({ ...rest, registered_sha256: sha256(disk) }))
+    const next = newStore()
+    await next.ensure(registered(), forever())
+    expect(next.list()).toMatchObject([{ registered_checksum: sum(disk) }])
+    expect(server.requests).toHaveLength(1)
+    await next.close()
+  })
+
   test('is not taken from a download of the catalogue, nor the other way round', async () => {
     await store.ensure(remote(), forever())
     const other = await otherDisk('/other.qcow2')
-    const mine = registered({ source_url: server.url('/other.qcow2'), sha256: sha256(other) })
+    const mine = registered({ source_url: server.url('/other.qcow2'), checksum: sum(other) })
     const { path } = await store.ensure(mine, forever())
     expect((await readFile(path)).equals(other)).toBe(true)
     await store.ensure(remote(), forever())
     expect((await readFile(path)).equals(disk)).toBe(true)
     expect(store.list()).toMatchObject([{ id: 'debian-12', sha256: sha256(disk) }])
-    expect(store.list()[0]).not.toHaveProperty('registered_sha256')
+    expect(store.list()[0]).not.toHaveProperty('registered_checksum')
   })
 
   test('that has the id of one that is gone gets its own bytes', async () => {
     await store.ensure(registered(), forever())
     const other = await otherDisk('/disk.qcow2')
-    const { path } = await store.ensure(registered({ sha256: sha256(other) }), forever())
+    const { path } = await store.ensure(registered({ checksum: sum(other) }), forever())
     expect((await readFile(path)).equals(other)).toBe(true)
   })
 
   test('is what an operator imported under its id', async () => {
     await importImage(join(outside, 'disk.qcow2'), { id: 'debian-12' }, directory)
-    const { image } = await store.ensure(registered({ sha256: 'ab'.repeat(32) }), forever())
+    const { image } = await store.ensure(registered({ checksum: `sha256:${'ab'.repeat(32)}` }), forever())
     expect(image.origin).toBe('imported')
-    store.setUnwanted([{ id: 'debian-12', registered_sha256: 'ab'.repeat(32) }])
+    store.setUnwanted([{ id: 'debian-12', registered_checksum: `sha256:${'ab'.repeat(32)}` }])
     await store.removeUnwanted()
     expect(await readdir(directory)).toEqual([...nothing, 'debian-12.json', 'debian-12.qcow2'])
   })
@@ -101,7 +114,7 @@ describe.skipIf(!withQemuImg)('an image made through the API', () => {
 
   test('stays when another has its id by now', async () => {
     const { path } = await store.ensure(registered(), forever())
-    store.setUnwanted([{ id: 'debian-12', registered_sha256: 'cd'.repeat(32) }])
+    store.setUnwanted([{ id: 'debian-12', registered_checksum: `sha256:${'cd'.repeat(32)}` }])
     await store.removeUnwanted()
     expect((await readFile(path)).equals(disk)).toBe(true)
     expect(store.list()).toHaveLength(1)
@@ -118,7 +131,7 @@ describe.skipIf(!withQemuImg)('an image made through the API', () => {
   test('leaves nothing of a download that failed or was given up', async () => {
     server.misbehave({ kind: 'status', status: 404 })
     await failure(store.ensure(registered(), forever()))
-    expect(store.status('debian-12')).toMatchObject({ state: 'failed', registeredSha256: sha256(disk) })
+    expect(store.status('debian-12')).toMatchObject({ state: 'failed', registeredChecksum: sum(disk) })
     server.misbehave({ kind: 'stall', afterBytes: 1000 })
     const waiter = new AbortController()
     const given = store.ensure(registered(), {

@@ -11,7 +11,7 @@ export async function observeImages(images: ImageStore): Promise<ObservedImage[]
   const available = new Map(images.list().map((image) => [image.id, image]))
   const ids = new Set([...available.keys(), ...images.attempted()])
   return [...ids].flatMap((id): ObservedImage[] => {
-    const { state, receivedBytes, totalBytes, reason, registeredSha256 } = images.status(id)
+    const { state, receivedBytes, totalBytes, reason, registeredChecksum } = images.status(id)
     if (state === 'missing') return []
     return [
       {
@@ -20,7 +20,7 @@ export async function observeImages(images: ImageStore): Promise<ObservedImage[]
         received_bytes: receivedBytes,
         total_bytes: totalBytes,
         reason,
-        ...(registeredSha256 === undefined ? {} : { registered_sha256: registeredSha256 }),
+        ...(registeredChecksum === undefined ? {} : { registered_checksum: registeredChecksum }),
         image: available.get(id) ?? null,
       },
     ]

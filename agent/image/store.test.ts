@@ -69,13 +69,13 @@ describe.skipIf(!withQemuImg)('an image with a source', () => {
 
   test('is checked against the line of a checksum file', async () => {
     server.put('/SHA256SUMS', `${sha256(disk)} *disk.qcow2\n`)
-    const { sha256: _, ...image } = remote({ checksum_url: server.url('/SHA256SUMS') })
+    const { checksum: _, ...image } = remote({ checksum_url: server.url('/SHA256SUMS') })
     await store.ensure(image, forever())
     expect(server.requests.map(({ path }) => path)).toEqual(['/SHA256SUMS', '/disk.qcow2'])
   })
 
   test('is not downloaded when its checksum file cannot be had', async () => {
-    const { sha256: _, ...image } = remote({ checksum_url: server.url('/SHA256SUMS') })
+    const { checksum: _, ...image } = remote({ checksum_url: server.url('/SHA256SUMS') })
     expect((await failure(store.ensure(image, forever()))).code).toBe('checksum_unavailable')
     expect(server.requests.map(({ path }) => path)).toEqual(['/SHA256SUMS'])
   })
@@ -84,7 +84,7 @@ describe.skipIf(!withQemuImg)('an image with a source', () => {
     await makeRaw(join(outside, 'raw'))
     const raw = await readFile(join(outside, 'raw'))
     server.put('/disk.raw', raw)
-    const source = { source_url: server.url('/disk.raw'), sha256: sha256(raw) }
+    const source = { source_url: server.url('/disk.raw'), checksum: `sha256:${sha256(raw)}` }
     const { image, path } = await store.ensure(remote(source), forever())
     expect((await readFile(path)).subarray(0, 3).toString()).toBe('QFI')
     expect(image.sha256).toBe(sha256(await readFile(path)))
@@ -93,7 +93,7 @@ describe.skipIf(!withQemuImg)('an image with a source', () => {
 
   test('that is no image fails and leaves nothing', async () => {
     server.put('/disk.qcow2', '<html>login please</html>')
-    const { sha256: _, ...image } = remote()
+    const { checksum: _, ...image } = remote()
     const error = await failure(store.ensure(image, forever()))
     expect(error).toMatchObject({ code: 'not_an_image', retryable: false })
     expect(error.message).toContain(server.url('/disk.qcow2'))
@@ -105,7 +105,7 @@ describe.skipIf(!withQemuImg)('an image with a source', () => {
     await runCommand(['qemu-img', 'resize', '-q', '-f', 'qcow2', join(outside, 'big.qcow2'), '2G'])
     const big = await readFile(join(outside, 'big.qcow2'))
     server.put('/big.qcow2', big)
-    const source = { source_url: server.url('/big.qcow2'), sha256: sha256(big) }
+    const source = { source_url: server.url('/big.qcow2'), checksum: `sha256:${sha256(big)}` }
     const error = await failure(store.ensure(remote(source), forever()))
     expect(error.message).toContain('needs a disk of 2 GiB, min_disk_gb says 1')
   })

@@ -1,6 +1,7 @@
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
-import { join, posix } from 'node:path'
+import { join } from 'node:path'
 import type { DesiredImage, RemovedImage } from '@berth/contract/hosts/agent-protocol.ts'
+import { checksumParts, pathOf } from '@berth/contract/images/checksum.ts'
 import { type HostImage, isWantedImage } from '@berth/contract/images/images.ts'
 import type { PrivateSources } from '@berth/contract/images/source.ts'
 import type { Logger } from 'pino'
@@ -54,7 +55,7 @@ export interface ImageStatus {
   code: ImageDownloadErrorCode | ''
   reason: string
   /** Checksum of the image made through the API that it is of. */
-  registeredSha256?: string
+  registeredChecksum?: string
 }
 
 interface Failure {
@@ -158,9 +159,9 @@ export class ImageStore {
       const local = await this.#findLocal(image.id)
       if (this.#closed) throw closedError()
       if (local !== null && isWantedImage(local.image, image)) return local
-      const { registered_sha256: mark } = local?.image ?? {}
+      const { registered_checksum: mark } = local?.image ?? {}
       if (mark !== undefined && !this.#downloads.has(image.id)) {
-        await untilAborted(this.#remove({ id: image.id, registered_sha256: mark }), signal) // of an image before this one
+        await untilAborted(this.#remove({ id: image.id, registered_checksum: mark }), signal) // of an image before this one
         const { fault } = this.#unwanted.get(image.id) ?? { fault: '' }
         if (fault !== '') throw new ImageDownloadError('storage_failed', fault, { retryable: true })
         continue
@@ -181,7 +182,7 @@ export class ImageStore {
   status(id: string): ImageStatus {
     const well = { code: '', reason: '' } as const
     const of = (known: DesiredImage) =>
-      known.registered && known.sha256 !== undefined ? { registeredSha256: known.sha256 } : {}
+      known.registered && known.checksum !== undefined ? { registeredChecksum: known.checksum } : {}
     const image = this.#images.get(id)
     if (image !== undefined) {
       return { state: 'available', receivedBytes: image.size_bytes, totalBytes: image.size_bytes, ...well }
@@ -306,15 +307,12 @@ export class ImageStore {
     const network = { signal, allowPrivateSources, ...(limits === undefined ? {} : { limits }) }
     const partial = downloadPath(directory, image.id)
     const converted = workPath(directory, image.id, 'convert')
-    const expected =
-      image.sha256 !== undefined
-        ? { algorithm: 'sha256' as const, hex: image.sha256 }
-        : image.checksum_url !== undefined
-          ? await fetchChecksum(image.checksum_url, fileNameOf(url), network)
-          : null
+    const checksum =
+      image.checksum ??
+      (image.checksum_url === undefined ? null : await fetchChecksum(image.checksum_url, pathOf(url), network))
     await downloadFile(url, partial, {
       ...network,
-      expected,
+      expected: checksum === null ? null : checksumParts(checksum),
       onProgress,
       ...(maxImageBytes === undefined ? {} : { maxBytes: maxImageBytes }),
     })
@@ -323,7 +321,7 @@ export class ImageStore {
       refuseSmallDisk(virtualSizeBytes, image.min_disk_gb)
       if (format === 'raw') await convertToQcow2(partial, converted, { signal })
       const { id, title, min_disk_gb, architecture, default_user, network: addressing, datasource = 'disk' } = image
-      const marked = image.registered && image.sha256 !== undefined ? { registered_sha256: image.sha256 } : {}
+      const marked = image.registered && image.checksum !== undefined ? { registered_checksum: image.checksum } : {}
       const about = { id, title, min_disk_gb, architecture, default_user, network: addressing, datasource }
       const published = await publishImage(
         directory,
@@ -350,15 +348,15 @@ export class ImageStore {
     return removal
   }
 
-  async #removeNow({ id, registered_sha256: mark }: RemovedImage): Promise<void> {
+  async #removeNow({ id, registered_checksum: mark }: RemovedImage): Promise<void> {
     const { directory, log } = this.#options
     const running = this.#downloads.get(id)
     if (running !== undefined) return // it ends when nobody waits for it; then comes the next attempt
     try {
-      if (this.#failures.get(id)?.image.sha256 === mark) this.#failures.delete(id)
+      if (this.#failures.get(id)?.image.checksum === mark) this.#failures.delete(id)
       await discardPartial(downloadPath(directory, id))
       await removeRegisteredImage(directory, id, mark)
-      if (this.#images.get(id)?.registered_sha256 === mark) {
+      if (this.#images.get(id)?.registered_checksum === mark) {
         this.#images.delete(id)
         log.info({ image: id }, 'the download of an image that is no more was removed')
       }
@@ -366,7 +364,7 @@ export class ImageStore {
     } catch (error) {
       const fault = `the image ${id} cannot be removed: ${error instanceof Error ? error.message : String(error)}`
       if (this.#unwanted.get(id)?.fault !== fault) log.warn({ image: id, err: error }, 'an image cannot be removed now')
-      this.#unwanted.set(id, { image: { id, registered_sha256: mark }, fault })
+      this.#unwanted.set(id, { image: { id, registered_checksum: mark }, fault })
     }
   }
 
@@ -396,16 +394,7 @@ function downloadPath(directory: string, id: string): string {
 }
 
 function sourceOf(image: DesiredImage): string {
-  return JSON.stringify([image.source_url, image.sha256, image.checksum_url, image.registered])
-}
-
-function fileNameOf(url: string): string {
-  const name = posix.basename(new URL(url).pathname)
-  try {
-    return decodeURIComponent(name)
-  } catch {
-    return name
-  }
+  return JSON.stringify([image.source_url, image.checksum, image.checksum_url, image.registered])
 }
 
 /** Resolves when `promise` has ended either way. */

@@ -1,4 +1,5 @@
 import type { DesiredImage, ObservedImage, RemovedImage } from '@berth/contract/hosts/agent-protocol.ts'
+import { sha256Of } from '@berth/contract/images/checksum.ts'
 import { bytesPerGib } from '@berth/contract/units.ts'
 
 /**
@@ -15,10 +16,11 @@ export class SimulatedImages {
 
   /** Do the work of a download, unless the image is there. */
   async have(image: DesiredImage, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
-    if (!image.registered || image.sha256 === undefined) return work()
+    const { checksum } = image
+    if (!image.registered || checksum === undefined) return work()
     const before = this.#reports.get(image.id)
-    if (before?.state === 'available' && before.image?.registered_sha256 === image.sha256) return
-    const begun = { id: image.id, received_bytes: 0, total_bytes: null, reason: '', registered_sha256: image.sha256 }
+    if (before?.state === 'available' && before.image?.registered_checksum === checksum) return
+    const begun = { id: image.id, received_bytes: 0, total_bytes: null, reason: '', registered_checksum: checksum }
     this.#report({ ...begun, state: 'downloading', image: null })
     try {
       await work()
@@ -28,11 +30,12 @@ export class SimulatedImages {
       else this.#report({ ...begun, state: 'failed', reason, image: null })
       throw error
     }
-    const { id, title, min_disk_gb, architecture, default_user, network, source_url = '', sha256 } = image
+    const { id, title, min_disk_gb, architecture, default_user, network, source_url = '' } = image
     const held = {
-      ...{ id, title, min_disk_gb, architecture, default_user, network, source_url, sha256 },
+      ...{ id, title, min_disk_gb, architecture, default_user, network, source_url },
+      sha256: sha256Of(checksum) || '0'.repeat(64), // of no bytes, which nobody reads
       origin: 'downloaded' as const,
-      registered_sha256: sha256,
+      registered_checksum: checksum,
       size_bytes: 0,
       virtual_size_bytes: min_disk_gb * bytesPerGib,
       created_at: new Date().toISOString().replace(/\.\d+Z$/, 'Z'),
@@ -41,8 +44,8 @@ export class SimulatedImages {
   }
 
   remove(images: readonly RemovedImage[]): void {
-    for (const { id, registered_sha256: mark } of images) {
-      if (this.#reports.get(id)?.registered_sha256 === mark) this.#forget(id)
+    for (const { id, registered_checksum: mark } of images) {
+      if (this.#reports.get(id)?.registered_checksum === mark) this.#forget(id)
     }
   }
 

@@ -19,7 +19,7 @@ await store.ensure(
     default_user: 'debian',
     network: 'static',
     source_url: url,
-    sha256,
+    checksum: `sha256:${sha256}`,
   },
   {
     signal: AbortSignal.timeout(60_000),

@@ -60,7 +60,7 @@ export class ImageStoreFixture {
 
   /** The catalogue's entry of the server's image. */
   remote(more: Partial<CatalogueImage> = {}): CatalogueImage {
-    return entry({ source_url: this.server.url('/disk.qcow2'), sha256: sha256(this.disk), ...more })
+    return entry({ source_url: this.server.url('/disk.qcow2'), checksum: `sha256:${sha256(this.disk)}`, ...more })
   }
 
   /** Close the store and leave nothing. */

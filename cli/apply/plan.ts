@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import { parseChecksum, pathOf, sha256Of } from '@berth/contract/images/checksum.ts'
 import { CliError, exitCodes } from '../exit-codes.ts'
 import type { Session } from '../session.ts'
 import { isRecord } from './declared-file.ts'
@@ -80,7 +81,19 @@ function fixedDifferences({ kind, body }: Declared, live: Live): string[] {
   const { changeable } = kindCalls[kind]
   return Object.entries(body.spec)
     .filter(([field]) => !changeable.includes(field))
-    .flatMap(([field, value]) => difference(`spec.${field}`, Reflect.get(live.spec, field), value))
+    .flatMap(([field, value]) =>
+      difference(`spec.${field}`, Reflect.get(live.spec, field), kind === 'Image' ? asShown(field, body.spec) : value),
+    )
+}
+
+/** A declared value of an image in the form in which documents show it: a checksum can be written in many. */
+function asShown(field: string, spec: Readonly<Record<string, unknown>>): unknown {
+  const { [field]: value, source_url: url } = spec
+  if (typeof value !== 'string' || typeof url !== 'string' || !URL.canParse(url)) return value
+  if (field !== 'sha256' && field !== 'checksum') return value
+  const parsed = parseChecksum(value, pathOf(url))
+  if ('fault' in parsed) return value
+  return field === 'sha256' ? sha256Of(parsed.checksum) : parsed.checksum
 }
 
 function differences({ kind, body }: Declared, live: Live): { patch: Patch; changes: string[] } {

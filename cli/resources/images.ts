@@ -1,17 +1,22 @@
+import { findChecksum, pathOf } from '@berth/contract/images/checksum.ts'
 import { sizeLimits } from '@berth/contract/instances/instances.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { type Command, Option } from 'commander'
-import { integer, resourceId } from '../command/arguments.ts'
+import { integer, readInput, resourceId } from '../command/arguments.ts'
 import { withExamples } from '../command/help.ts'
 import { type MetadataFlags, metadataOf, withMetadata } from '../command/labels.ts'
 import { addListCommand, type Columns } from '../command/list.ts'
 import { addDeleteCommand, addShowCommand, addUpdateCommand } from '../command/resource.ts'
+import { CliError, exitCodes } from '../exit-codes.ts'
 import type { CliIo } from '../io.ts'
 import { type OutputFlags, print, withOutput } from '../output/output.ts'
 import { formatLabels, formatMib, renderFields, renderTable } from '../output/table.ts'
 import { call, callForAnswer, openSession, type Session } from '../session.ts'
 
 type Image = Schemas['Image']
+
+/** Longest checksum file that is read, bytes. */
+const maxChecksumFileBytes = 1024 * 1024
 
 const columns: Columns<Image> = () => [
   { header: 'ID', cell: (image) => image.id },
@@ -25,7 +30,9 @@ const columns: Columns<Image> = () => [
 interface CreateFlags extends MetadataFlags, OutputFlags {
   id: string
   url: string
-  sha256: string
+  checksum?: string
+  checksumFile?: string
+  sha256?: string
   minDiskGb: number
   defaultUser: string
   title?: string
@@ -40,7 +47,7 @@ export function addImageCommands(program: Command, io: CliIo): void {
     [
       'berth image list',
       'berth image show ubuntu-22.04',
-      'berth image create --id team-base --url https://images.example/base.qcow2 --sha256 HEX --min-disk-gb 4 --default-user admin',
+      'berth image create --id team-base --url https://images.example/base.qcow2 --checksum sha512:HEX --min-disk-gb 4 --default-user admin',
     ],
     `An image that is missing and has a source is downloaded when an instance first
 needs it. Only what create made can be changed and deleted here: the others are
@@ -69,7 +76,7 @@ in the catalogue file, or in the images directory of a host.`,
         ['reason', image.status.reason],
         ['size', sizeOf(image)],
         ['source', image.spec.source_url],
-        ['sha256', image.spec.sha256],
+        ['checksum', image.spec.checksum],
         ['min disk', `${image.spec.min_disk_gb} GiB`],
         ['architecture', image.spec.architecture],
         ['user', image.spec.default_user],
@@ -99,7 +106,9 @@ function addCreateCommand(group: Command, io: CliIo): void {
     .description('make an image known that hosts download')
     .requiredOption('--id <id>', 'its name, as team-base', resourceId)
     .requiredOption('--url <url>', 'where a qcow2 or raw disk is downloaded from, http or https')
-    .requiredOption('--sha256 <hex>', 'checksum of that file')
+    .option('--checksum <text>', 'checksum of that file: sha512:HEX, sha256:HEX, or a line of a checksum file')
+    .option('--checksum-file <file>', 'checksum file with a line for it, such as SHA512SUMS; "-" is standard input')
+    .option('--sha256 <hex>', 'its SHA-256; the same as --checksum sha256:HEX')
     .requiredOption('--min-disk-gb <n>', 'smallest disk it fits on, GiB', integer(sizeLimits.diskGb))
     .requiredOption('--default-user <name>', 'account that gets the SSH keys')
     .option('--title <text>', 'what people see; the id when absent')
@@ -107,9 +116,10 @@ function addCreateCommand(group: Command, io: CliIo): void {
     .addOption(new Option('--datasource <where>', 'where cloud-init finds its seed').choices(['disk', 'network']))
   withOutput(withMetadata(create)).action(async (flags: CreateFlags, command: Command) => {
     const session = openSession(io, command)
-    const { id, url, sha256, minDiskGb, defaultUser, title, network, datasource } = flags
+    const { id, url, minDiskGb, defaultUser, title, network, datasource } = flags
     const spec = {
-      ...{ source_url: url, sha256, min_disk_gb: minDiskGb, default_user: defaultUser },
+      ...{ source_url: url, min_disk_gb: minDiskGb, default_user: defaultUser },
+      ...(await checksumOf(io, flags)),
       ...(title === undefined ? {} : { title }),
       ...(network === undefined ? {} : { network }),
       ...(datasource === undefined ? {} : { datasource }),
@@ -119,8 +129,24 @@ function addCreateCommand(group: Command, io: CliIo): void {
     print(io, flags, image, () => renderTable(columns(io.now()), [image]))
   })
   withExamples(create, [
-    'berth image create --id team-base --url https://images.example/base.qcow2 --sha256 HEX --min-disk-gb 4 --default-user admin',
+    'berth image create --id team-base --url https://images.example/base.qcow2 --checksum sha512:HEX --min-disk-gb 4 --default-user admin',
+    'curl -fsS https://images.example/SHA512SUMS | berth image create --id team-base --url https://images.example/base.qcow2 --checksum-file - --min-disk-gb 4 --default-user admin',
   ])
+}
+
+/** The field of the body that says what the file must be. Throws CliError (usage) unless exactly one option does. */
+async function checksumOf(io: CliIo, flags: CreateFlags): Promise<{ checksum: string } | { sha256: string }> {
+  const { checksum, checksumFile, sha256, url } = flags
+  const given = [checksum, checksumFile, sha256].filter((each) => each !== undefined)
+  if (given.length !== 1) {
+    throw new CliError(exitCodes.usage, 'give one of --checksum, --checksum-file and --sha256')
+  }
+  if (checksum !== undefined) return { checksum }
+  if (checksumFile === undefined) return { sha256: sha256 ?? '' }
+  const text = (await readInput(io, checksumFile, maxChecksumFileBytes)).toString('utf8')
+  const found = findChecksum(text, URL.canParse(url) ? pathOf(url) : url)
+  if ('fault' in found) throw new CliError(exitCodes.usage, `${checksumFile} ${found.fault}`)
+  return found
 }
 
 function get(session: Session, id: string) {

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { chosenIdPattern, generatedIdPattern } from '../ids.ts'
-import { CatalogueImage, HostImage, ImageId, RegisteredSha256 } from '../images/images.ts'
+import { CatalogueImage, HostImage, ImageId, RegisteredChecksum } from '../images/images.ts'
 import { ConditionStatus, type conditionTypes, sizeLimits, type timelineFields } from '../instances/instances.ts'
 import { panicPolicies } from '../instances/machine-troubles.ts'
 import { observedPowers } from '../instances/states.ts'
@@ -108,7 +108,8 @@ export const DesiredImage = Type.Object(
     ...CatalogueImage.properties,
     registered: Type.Optional(
       Type.Literal(true, {
-        description: 'Made through the API: a download of it is good only with its sha256, and goes when it is deleted',
+        description:
+          'Made through the API: a download of it is good only with its checksum, and goes when it is deleted',
       }),
     ),
   },
@@ -117,7 +118,7 @@ export const DesiredImage = Type.Object(
 export type DesiredImage = Static<typeof DesiredImage>
 
 /** A download that no image needs any more: the host removes it when it is the one with this checksum. */
-export const RemovedImage = Type.Object({ id: ImageId, registered_sha256: RegisteredSha256 }, strict)
+export const RemovedImage = Type.Object({ id: ImageId, registered_checksum: RegisteredChecksum }, strict)
 export type RemovedImage = Static<typeof RemovedImage>
 
 export const Desired = Type.Object(
@@ -218,7 +219,7 @@ export const ObservedImage = Type.Object(
     received_bytes: Count,
     total_bytes: Type.Union([Count, Type.Null()]),
     reason: Text,
-    registered_sha256: Type.Optional(RegisteredSha256),
+    registered_checksum: Type.Optional(RegisteredChecksum),
     image: Type.Union([HostImage, Type.Null()]),
   },
   strict,

@@ -10,6 +10,7 @@ import {
   strict,
   TimestampOrEmpty,
 } from '../schema.ts'
+import { Checksum } from './checksum.ts'
 
 /** The id of an image is its name: `ubuntu-22.04`, `micro`. Also a file name, so the pattern is narrow. */
 export const imageIdPattern = '^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$'
@@ -37,8 +38,8 @@ const imageFields = {
 }
 
 /**
- * One entry of `images/catalogue.yaml`. An image comes either from `source_url` (http or https; checked against
- * `sha256`, or against the line for its file name in the checksum file at `checksum_url`), or from a recipe that
+ * One entry of a catalogue of images. An image comes either from `source_url` (http or https; checked against
+ * `checksum`, or against the line for its file name in the checksum file at `checksum_url`), or from a recipe that
  * `berth image build <id>` runs on the host.
  */
 export const CatalogueImage = Type.Object(
@@ -46,7 +47,7 @@ export const CatalogueImage = Type.Object(
     id: ImageId,
     ...imageFields,
     source_url: Type.Optional(Type.String({ pattern: '^https?://', maxLength: 2048 })),
-    sha256: Type.Optional(Sha256),
+    checksum: Type.Optional(Checksum),
     checksum_url: Type.Optional(Type.String({ pattern: '^https?://', maxLength: 2048 })),
     recipe: Type.Optional(Type.String({ pattern: '^[a-z0-9-]{1,63}$' })),
   },
@@ -69,7 +70,10 @@ const SourceUrl = Type.String({
  * A host marks with it what it downloaded for an image that was made through the API: the checksum of that image. It
  * tells such a file from one of the catalogue, and from one of an image that had the id before.
  */
-export const RegisteredSha256 = Type.String({ ...Sha256, description: 'Checksum of the image made through the API' })
+export const RegisteredChecksum = Type.String({
+  ...Checksum,
+  description: 'Checksum of the image made through the API',
+})
 
 /**
  * The file `<data>/images/<id>.json` beside `<id>.qcow2`: written last, by rename, so an image whose JSON exists is
@@ -82,7 +86,7 @@ export const HostImage = Type.Object(
     origin: oneOf(['built', 'imported', 'downloaded']),
     source_url: Type.String({ maxLength: 2048, description: '"" unless downloaded' }),
     sha256: Sha256,
-    registered_sha256: Type.Optional(RegisteredSha256),
+    registered_checksum: Type.Optional(RegisteredChecksum),
     size_bytes: Type.Integer({ minimum: 0 }),
     virtual_size_bytes: Type.Integer({ minimum: 0 }),
     created_at: Type.String({ maxLength: 40 }),
@@ -117,7 +121,20 @@ export const ImageCreate = named(
             Type.String({ ...imageFields.title, pattern: lineText, description: 'The id when absent' }),
           ),
           source_url: SourceUrl,
-          sha256: Type.String({ ...Sha256, description: 'Of the file at source_url' }),
+          sha256: Type.Optional(
+            Type.String({
+              pattern: '^[0-9a-fA-F]{64}$',
+              description: 'SHA-256 of the file at source_url; either this or `checksum` must be there',
+            }),
+          ),
+          checksum: Type.Optional(
+            Type.String({
+              maxLength: 4096,
+              description:
+                'Of the file at source_url: `sha512:HEX`, `sha256:HEX`, digits alone, or lines of a checksum file',
+              examples: [`sha512:${'0123456789abcdef'.repeat(8)}`],
+            }),
+          ),
           min_disk_gb: imageFields.min_disk_gb,
           architecture: Type.Optional(imageFields.architecture),
           default_user: imageFields.default_user,
@@ -141,11 +158,11 @@ export type ImagePatch = Static<typeof ImagePatch>
  * through the API with the same checksum. Pure.
  */
 export function isWantedImage(
-  held: { origin: HostImage['origin']; registered_sha256?: string | undefined },
-  wanted: { registered?: true | undefined; sha256?: string | undefined },
+  held: { origin: HostImage['origin']; registered_checksum?: string | undefined },
+  wanted: { registered?: true | undefined; checksum?: string | undefined },
 ): boolean {
   if (held.origin !== 'downloaded') return true
-  return held.registered_sha256 === (wanted.registered ? wanted.sha256 : undefined)
+  return held.registered_checksum === (wanted.registered ? wanted.checksum : undefined)
 }
 
 /** What callers see of an image, from the catalogue, a host or the API, with what hosts report of it. */
@@ -159,7 +176,8 @@ export const Image = named(
         {
           title: imageFields.title,
           source_url: Type.String({ description: '"" when it is built or imported on a host' }),
-          sha256: Type.String({ description: '"" when not known beforehand' }),
+          sha256: Type.String({ description: '"" when another checksum or none is known beforehand' }),
+          checksum: Type.String({ description: '`sha256:…` or `sha512:…`; "" when none is known beforehand' }),
           min_disk_gb: imageFields.min_disk_gb,
           architecture: Type.String(),
           default_user: Type.String(),

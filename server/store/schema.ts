@@ -143,7 +143,7 @@ export interface ImageRow extends VersionColumns {
   created_at: number
   title: string
   source_url: string
-  sha256: string
+  checksum: string
   min_disk_gb: number
   default_user: string
   network: string

@@ -15,6 +15,7 @@ import { publicAddresses } from './migrations/0005-public-addresses.ts'
 import { repairsAndAudits } from './migrations/0006-repairs-and-audits.ts'
 import { hostOrphans } from './migrations/0007-host-orphans.ts'
 import { resourceUids } from './migrations/0008-resource-uids.ts'
+import { imageChecksums } from './migrations/0009-image-checksums.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
@@ -252,6 +253,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0006-repairs-and-audits': repairsAndAudits(types),
     '0007-host-orphans': hostOrphans(),
     '0008-resource-uids': resourceUids(),
+    '0009-image-checksums': imageChecksums(),
   }
 }
 

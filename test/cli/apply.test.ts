@@ -162,6 +162,11 @@ spec:
     expect({ code: made.code, stderr: made.stderr }).toMatchObject({ code: 0 })
     expect(results(made.stdout)).toEqual(['created', 'created'])
     expect(results((await apply(text)).stdout)).toEqual(['unchanged', 'unchanged'])
+    // the same checksum, as others write it
+    const sums = ['sha256: ABAB', 'checksum: sha256:abab', 'checksum: abab'].map((sum) =>
+      text.replace('sha256: abab', sum),
+    )
+    for (const same of sums) expect(results((await apply(same)).stdout)).toEqual(['unchanged', 'unchanged'])
     expect((await apply(text.replace('app: based } }\nspec:\n  source', 'env: a } }\nspec:\n  source'))).code).toBe(0)
     expect((await json('image', 'show', 'team-base')).metadata.labels).toEqual({ env: 'a' })
     const other = await apply(text.replace('abab', 'cdcd'))

@@ -168,6 +168,24 @@ describe('resources that are created and deleted', () => {
   })
   afterAll(() => stack.stop())
 
+  test('the checksum of an image is read from a checksum file, or given in one form', async () => {
+    const url = 'https://images.example/bookworm/disk.qcow2'
+    const about = ['--min-disk-gb', '1', '--default-user', 'admin', '--url', url]
+    const create = (...more: string[]) => ['image', 'create', ...about, '-o', 'json', ...more]
+    const digest = 'AB'.repeat(64)
+    const sums = `\ufeff${'cd'.repeat(64)}  other.qcow2\r\n${digest} *disk.qcow2\r\n`
+    const made = await stack.run(create('--id', 'summed', '--checksum-file', '-'), { stdin: sums })
+    expect(made).toMatchObject({ code: 0 })
+    expect(JSON.parse(made.stdout).spec).toMatchObject({ checksum: `sha512:${digest.toLowerCase()}`, sha256: '' })
+    const other = await stack.run(create('--id', 'other', '--checksum-file', '-'), { stdin: 'no sums\n' })
+    expect(other).toMatchObject({ code: 2, stderr: 'berth: - names no SHA-256 or SHA-512 of disk.qcow2\n' })
+    const short = await stack.run(create('--id', 'other', '--checksum', digest.slice(1)))
+    expect(short.stderr).toContain('has 127 hexadecimal digits; sha256 has 64, sha512 has 128')
+    const none = { code: 2, stderr: 'berth: give one of --checksum, --checksum-file and --sha256\n' }
+    expect(await stack.run(create('--id', 'other'))).toMatchObject(none)
+    expect(await stack.run(create('--id', 'other', '--checksum', 'a', '--sha256', 'b'))).toMatchObject(none)
+  })
+
   test('an SSH key, from a file or standard input', async () => {
     const file = join(stack.directory, 'laptop.pub')
     await writeFile(file, `${publicKey}\n`)

@@ -47,7 +47,25 @@ test('an image that can be had from nowhere is refused', () => {
 
 test('a download without a checksum is refused', () => {
   expect(problemsOf([{ ...entry, source_url: 'https://example.org/a.qcow2' }])).toEqual([
-    'entry 1 (a): source_url: a download needs a sha256 or a checksum_url',
+    'entry 1 (a): source_url: a download needs a checksum or a checksum_url',
+  ])
+})
+
+test('a checksum may be written as its publisher writes it', () => {
+  const source = { ...entry, source_url: 'https://example.org/a.qcow2' }
+  const hex = 'AB'.repeat(64)
+  const given = [
+    [{ checksum: `sha512:${hex}` }, `sha512:${hex.toLowerCase()}`],
+    [{ checksum: `SHA512 (a.qcow2) = ${hex}` }, `sha512:${hex.toLowerCase()}`],
+    [{ sha256: 'AB'.repeat(32) }, `sha256:${'ab'.repeat(32)}`],
+  ] as const
+  for (const [fields, checksum] of given) {
+    const [image] = parseCatalogue(JSON.stringify([{ ...source, ...fields }]), 'catalogue.yaml')
+    expect(image).toEqual({ ...source, checksum })
+  }
+  expect(problemsOf([{ ...source, sha256: hex }])).toEqual(['entry 1 (a): sha256: is no SHA-256; name it checksum'])
+  expect(problemsOf([{ ...source, checksum: 'ab' }])).toEqual([
+    'entry 1 (a): checksum: has 2 hexadecimal digits; sha256 has 64, sha512 has 128',
   ])
 })
 

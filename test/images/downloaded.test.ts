@@ -11,6 +11,7 @@ import { FaultyFileServer } from '@berth/agent/testing/faulty-file-server.ts'
 import { hasQemuImg, makeQcow2 } from '@berth/agent/testing/qemu-img.ts'
 import type { DesiredImage, DesiredInstance, RemovedImage } from '@berth/contract/hosts/agent-protocol.ts'
 import type { Image } from '@berth/contract/images/images.ts'
+import type { Instance } from '@berth/contract/instances/instances.ts'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type Stack, startStack, until } from '../stack.ts'
@@ -117,6 +118,23 @@ describe.skipIf(!(await hasQemuImg()))('on a host, an image made through the API
     await stack.ended(await stack.delete(second.id))
     expect(await files()).toEqual(['base.json', 'base.qcow2'])
     expect((await stack.api('DELETE', '/v1/images/base')).status).toBe(204)
+    await left((names) => names.length === 0)
+  })
+
+  test('is checked against SHA-512 where that is what was given', async () => {
+    await using stack = await start()
+    const hex = createHash('sha512').update(disk).digest('hex').toUpperCase()
+    const { source_url } = source(disk)
+    await create(stack, { source_url, sha256: undefined, checksum: `SHA512 (base.qcow2) = ${hex}` })
+    await create(stack, { source_url, sha256: undefined, checksum: `sha512:${'0'.repeat(128)}` }, 'other')
+    const { id } = await stack.createReady({ image: 'base' })
+    expect(JSON.parse(await readFile(join(directory, 'base.json'), 'utf8'))).toMatchObject({
+      registered_checksum: `sha512:${hex.toLowerCase()}`,
+    })
+    const { body } = await stack.api<Instance>('POST', '/v1/instances', { spec: { type: 'micro', image: 'other' } })
+    expect((await stack.ended(body.operation_id)).error?.message).toContain('SHA-512 000')
+    await stack.ended(await stack.delete(id))
+    await stack.api('DELETE', '/v1/images/base')
     await left((names) => names.length === 0)
   })
 

@@ -33,11 +33,11 @@ function held(id: string, more: Partial<HostImage> = {}): ObservedImage {
   return { id, state: 'available', received_bytes: 7, total_bytes: 7, reason: '', image }
 }
 
-const registered = (id: string, checksum = sum) => held(id, { registered_sha256: checksum })
+const registered = (id: string, checksum = sum) => held(id, { registered_checksum: `sha256:${checksum}` })
 
 const unfinished = (state: 'downloading' | 'failed', checksum = sum, received_bytes = 0): ObservedImage => ({
   ...{ id: 'base', state, received_bytes, total_bytes: 10, reason: state === 'failed' ? 'why' : '' },
-  ...{ registered_sha256: checksum, image: null },
+  ...{ registered_checksum: `sha256:${checksum}`, image: null },
 })
 
 let sequence = 0
@@ -74,7 +74,10 @@ describe('an image made through the API', () => {
     expect(made.body).toEqual({
       id: 'base',
       metadata: { name: 'base', labels: {}, created_at: expect.stringMatching(/Z$/), generation: 1 },
-      spec: { ...spec, title: 'Our base', network: 'dhcp', min_disk_gb: 2, architecture: 'x86_64', datasource: 'disk' },
+      spec: {
+        ...{ ...spec, checksum: `sha256:${sum}`, title: 'Our base', network: 'dhcp', min_disk_gb: 2 },
+        ...{ architecture: 'x86_64', datasource: 'disk' },
+      },
       status: { state: 'missing', size_bytes: 0, received_bytes: 0, reason: '' },
     })
     expect(await show(stack)).toEqual(made.body)
@@ -121,6 +124,29 @@ describe('an image made through the API', () => {
     }
     const answers = await Promise.all(Array.from({ length: 5 }, () => create(stack, {}, 'twice')))
     expect(answers.map(({ status }) => status).sort()).toEqual([201, 409, 409, 409, 409])
+  })
+
+  test('has one checksum, however that was written, and shows it in one form', async () => {
+    await using stack = await startStack({ agent: false })
+    const [upper, sha512] = [sum.toUpperCase(), 'ef'.repeat(64)]
+    for (const [id, given, checksum] of [
+      ['upper', { sha256: upper }, `sha256:${sum}`],
+      ['digits', { sha256: undefined, checksum: upper }, `sha256:${sum}`],
+      ['both', { checksum: `SHA256:${upper}` }, `sha256:${sum}`],
+      ['longer', { sha256: undefined, checksum: `sha512:${sha512.toUpperCase()}` }, `sha512:${sha512}`],
+      ['line', { sha256: undefined, checksum: `\ufeff${sha512} *renamed.qcow2\r\n` }, `sha512:${sha512}`],
+      [
+        'file',
+        { sha256: undefined, checksum: `# two\r\nSHA256 (a) = ${otherSum}\r\nSHA256 (base.qcow2) = ${sum}\r\n` },
+        `sha256:${sum}`,
+      ],
+    ] as const) {
+      const made = await create(stack, given, id)
+      expect(made, id).toMatchObject({ status: 201 })
+      const sha256 = checksum.startsWith('sha256:') ? sum : ''
+      expect(made.body.spec).toMatchObject({ checksum, sha256 })
+      expect((await show(stack, id)).spec).toMatchObject({ checksum, sha256 })
+    }
   })
 
   test('may come from this machine only where that is allowed', async () => {
@@ -281,7 +307,7 @@ describe('what a host is told', () => {
       {
         id: 'base',
         title: 'base',
-        ...spec,
+        ...{ source_url: spec.source_url, checksum: `sha256:${sum}`, min_disk_gb: 1, default_user: 'admin' },
         architecture: 'x86_64',
         network: 'static',
         datasource: 'disk',
@@ -298,7 +324,7 @@ describe('what a host is told', () => {
     const { revision } = await desired(stack)
     await stack.api('DELETE', '/v1/images/base')
     const told = await desired(stack)
-    expect(told.removed_images).toEqual([{ id: 'base', registered_sha256: sum }])
+    expect(told.removed_images).toEqual([{ id: 'base', registered_checksum: `sha256:${sum}` }])
     expect(told.revision).toBeGreaterThan(revision)
     await report(stack, [registered('base'), held('debian')])
     expect((await desired(stack)).revision).toBe(told.revision)
@@ -306,10 +332,10 @@ describe('what a host is told', () => {
     expect((await desired(stack)).removed_images).toEqual([])
     await report(stack, [registered('base')])
     const again = await desired(stack)
-    expect(again.removed_images).toEqual([{ id: 'base', registered_sha256: sum }])
+    expect(again.removed_images).toEqual([{ id: 'base', registered_checksum: `sha256:${sum}` }])
     expect(again.revision).toBeGreaterThan(told.revision)
     expect((await create(stack, { sha256: otherSum })).status).toBe(201)
-    expect((await desired(stack)).removed_images).toEqual([{ id: 'base', registered_sha256: sum }])
+    expect((await desired(stack)).removed_images).toEqual([{ id: 'base', registered_checksum: `sha256:${sum}` }])
     await stack.api('DELETE', '/v1/images/base')
     expect((await create(stack)).status).toBe(201)
     expect((await desired(stack)).removed_images).toEqual([])

@@ -1,4 +1,5 @@
 import type { DesiredImage, ObservedImage } from '@berth/contract/hosts/agent-protocol.ts'
+import { parseChecksum, pathOf, sha256Of } from '@berth/contract/images/checksum.ts'
 import type { Image, ImageCreate, ImagePatch, ImageState } from '@berth/contract/images/images.ts'
 import { type PrivateSources, sourceFault } from '@berth/contract/images/source.ts'
 import { matchesLabels } from '@berth/contract/label-selector.ts'
@@ -39,6 +40,7 @@ export async function createImage(ctx: Context, tx: Transaction, body: ImageCrea
   const { id, metadata, spec } = body
   const fault = sourceUrlFault(spec.source_url, ctx.settings.allowPrivateImageSources)
   if (fault !== null) throw validationError([{ pointer: '/spec/source_url', message: fault }])
+  const checksum = checksumOf(spec)
   if ((await findKnownImage(ctx, tx.db, id)) !== null) {
     throw new ApiError('already_exists', `There is an image ${id} already.`)
   }
@@ -49,7 +51,7 @@ export async function createImage(ctx: Context, tx: Transaction, body: ImageCrea
     created_at: ctx.now(),
     title: spec.title ?? id,
     source_url: spec.source_url,
-    sha256: spec.sha256,
+    checksum,
     min_disk_gb: spec.min_disk_gb,
     default_user: spec.default_user,
     network: spec.network ?? 'static',
@@ -70,7 +72,7 @@ export async function readImages(ctx: Context, filter: ResourceFilter): Promise<
   )
   const known = new Map<string, DesiredImage>(ctx.images)
   for (const [id, [...reported]] of reports) {
-    const held = reported.find(({ image }) => image !== null && image.registered_sha256 === undefined)?.image
+    const held = reported.find(({ image }) => image !== null && image.registered_checksum === undefined)?.image
     if (held) known.set(id, fromHost(held, ctx.images.get(id)))
   }
   const stored = new Map((await listImages(ctx.store.read)).map((row) => [row.id, row]))
@@ -128,6 +130,20 @@ function sourceUrlFault(text: string, allowPrivateSources: PrivateSources): stri
   return url === null ? 'is not a URL' : (sourceFault(url, { allowPrivateSources })?.message ?? null)
 }
 
+/** The checksum that a body gives, in the stored form. Throws validation_failed. */
+function checksumOf({ source_url: url, sha256, checksum }: ImageCreate['spec']): string {
+  if (checksum === undefined) {
+    if (sha256 !== undefined) return `sha256:${sha256.toLowerCase()}`
+    throw validationError([{ pointer: '/spec/sha256', message: 'is required, or checksum instead of it' }])
+  }
+  const parsed = parseChecksum(checksum, pathOf(url))
+  if ('fault' in parsed) throw validationError([{ pointer: '/spec/checksum', message: parsed.fault }])
+  if (sha256 !== undefined && parsed.checksum !== `sha256:${sha256.toLowerCase()}`) {
+    throw validationError([{ pointer: '/spec/checksum', message: 'is another one than sha256; give one of them' }])
+  }
+  return parsed.checksum
+}
+
 async function readImageIn(ctx: Context, db: Reader, id: string): Promise<Versioned<Image>> {
   const image = await findKnownImage(ctx, db, id)
   if (image === null) throw new ApiError('not_found', `There is no image ${id}.`)
@@ -172,7 +188,8 @@ function document(image: DesiredImage, stored: StoredImage | null, reported: rea
     spec: {
       title: image.title,
       source_url: image.source_url ?? '',
-      sha256: image.sha256 ?? '',
+      sha256: sha256Of(image.checksum),
+      checksum: image.checksum ?? '',
       min_disk_gb: image.min_disk_gb,
       architecture: image.architecture,
       default_user: image.default_user,

@@ -10,8 +10,8 @@ export async function findRemovedImages(db: Reader, reports: readonly ObservedIm
   const removed: RemovedImage[] = []
   for (const report of reports) {
     const mark = madeFor(report)
-    if (mark === undefined || (await findImage(db, report.id))?.sha256 === mark) continue
-    removed.push({ id: report.id, registered_sha256: mark })
+    if (mark === undefined || (await findImage(db, report.id))?.checksum === mark) continue
+    removed.push({ id: report.id, registered_checksum: mark })
   }
   return removed
 }
@@ -74,16 +74,16 @@ async function followImage(
 
 /** The checksum that a download was made for, undefined unless for an image made through the API. */
 export function madeFor(report: ObservedImage): string | undefined {
-  return report.image === null ? report.registered_sha256 : report.image.registered_sha256
+  return report.image === null ? report.registered_checksum : report.image.registered_checksum
 }
 
 /** What a report says of an image that is wanted; nothing when it is of another that has or had the id. */
 export function stateIn(
   report: ObservedImage | undefined,
-  wanted: Pick<DesiredImage, 'registered' | 'sha256'>,
+  wanted: Pick<DesiredImage, 'registered' | 'checksum'>,
 ): ImageState {
   if (report === undefined) return 'missing'
-  const held = report.image ?? { origin: 'downloaded' as const, registered_sha256: report.registered_sha256 }
+  const held = report.image ?? { origin: 'downloaded' as const, registered_checksum: report.registered_checksum }
   return isWantedImage(held, wanted) ? report.state : 'missing'
 }
 
@@ -96,7 +96,7 @@ export function betterState(a: ImageState, b: ImageState): ImageState {
 
 /** An image that was made through the API, as hosts hear of it. */
 export function registeredImage(row: StoredImage): DesiredImage {
-  const { id, title, source_url, sha256, min_disk_gb, default_user, network, datasource } = row
-  const file = { source_url, sha256, min_disk_gb, architecture: 'x86_64' } as const
+  const { id, title, source_url, checksum, min_disk_gb, default_user, network, datasource } = row
+  const file = { source_url, checksum, min_disk_gb, architecture: 'x86_64' } as const
   return { id, title, ...file, default_user, network, datasource, registered: true }
 }

@@ -86,7 +86,7 @@ create table images (
   generation bigint not null,
   title text not null,
   source_url text not null,
-  sha256 text not null,
+  checksum text not null,
   min_disk_gb bigint not null,
   default_user text not null,
   network text not null,

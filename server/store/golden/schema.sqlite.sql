@@ -73,7 +73,7 @@ CREATE TABLE "images" (
   "generation" integer not null,
   "title" text not null,
   "source_url" text not null,
-  "sha256" text not null,
+  "checksum" text not null,
   "min_disk_gb" integer not null,
   "default_user" text not null,
   "network" text not null,

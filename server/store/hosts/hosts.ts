@@ -109,7 +109,7 @@ export async function* reportsOfImage(
 /** An image that a host has of itself, not for one made through the API, as the first such host describes it, or null. */
 export async function findHostImage(db: Reader, id: string): Promise<NonNullable<ObservedImage['image']> | null> {
   for await (const { report } of reportsOfImage(db, id)) {
-    if (report.image !== null && report.image.registered_sha256 === undefined) return report.image
+    if (report.image !== null && report.image.registered_checksum === undefined) return report.image
   }
   return null
 }

@@ -1,7 +1,9 @@
+import { sql } from 'kysely'
 import { describe, expect, test } from 'vitest'
 import { listEvents } from '../events.ts'
 import { findHost, findHostImage, insertHostIfAbsent, reportsOfImage, updateHostReport } from '../hosts/hosts.ts'
 import { insertInstance, updateTerminated } from '../instances/instances.ts'
+import { imageChecksums } from '../migrations/0009-image-checksums.ts'
 import type { Store } from '../store.ts'
 import { engines } from '../testing/engines.ts'
 import { storedInstance } from '../testing/instances.ts'
@@ -11,7 +13,7 @@ import { deleteImage, findImage, getImage, insertImage, listImages, listInstance
 
 const image = (id: string) => ({
   ...{ id, name: id, labels: { a: 'b' }, created_at: 1_800_000_000_000, title: 'Änd' },
-  ...{ source_url: 'https://a.example', sha256: 'ab'.repeat(32), min_disk_gb: 4, default_user: 'root' },
+  ...{ source_url: 'https://a.example', checksum: `sha256:${'ab'.repeat(32)}`, min_disk_gb: 4, default_user: 'root' },
   network: 'dhcp' as const,
   datasource: 'disk' as const,
 })
@@ -22,12 +24,28 @@ const held = (id: string, mark?: string) => ({
     ...({ id, title: id, min_disk_gb: 1, architecture: 'x86_64', default_user: 'root', network: 'static' } as const),
     ...{ origin: 'downloaded' as const, source_url: '', sha256: 'cd'.repeat(32), size_bytes: 1 },
     ...{ virtual_size_bytes: 1, created_at: '2026-11-01T00:00:00Z' },
-    ...(mark === undefined ? {} : { registered_sha256: mark }),
+    ...(mark === undefined ? {} : { registered_checksum: mark }),
   },
 })
 
 describe.each(engines)('images on $name', (engine) => {
   const openStore = storesOn(engine)
+
+  test('keep their checksums when those get an algorithm in front', async () => {
+    const store = await openStore()
+    const marked = (mark: object) => JSON.stringify([{ id: 'a', state: 'available', image: mark, ...mark }])
+    await store.write(async (tx) => {
+      await insertImage(tx, image('a'))
+      await sql`alter table images rename column checksum to sha256`.execute(tx.db)
+      await sql`update images set sha256 = ${'ab'.repeat(32)}`.execute(tx.db)
+      await insertHostIfAbsent(tx, { id: 'host-a', name: 'host-a', created_at: 1 })
+      await sql`update hosts set images = ${marked({ registered_sha256: 'ab' })}`.execute(tx.db)
+      await imageChecksums().up(tx.db)
+    })
+    expect((await getImage(store.read, 'a')).checksum).toBe(`sha256:${'ab'.repeat(32)}`)
+    const [host] = await store.read.selectFrom('hosts').select('images').execute()
+    expect(host?.images).toBe(marked({ registered_checksum: 'sha256:ab' }))
+  })
 
   async function report(store: Store, id: string, images: ReturnType<typeof held>[]): Promise<void> {
     await store.write(async (tx) => {
