@@ -214,7 +214,6 @@ async function runConfined(
   const running = runCommand(argv, {
     through: [...limitArgv(limits), ...userArgv(options)],
     cwd: '/',
-    env: { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
     fds,
     timeoutMs: limits.timeoutMs,
     maxOutputBytes: 1024 * 1024,

@@ -4,6 +4,7 @@ import { Server } from 'node:net'
 import { join } from 'node:path'
 import { serviceAddress } from '../network/names.ts'
 import { inNamespace, isNamespace, namespacePath } from '../network/namespace.ts'
+import { childEnvironment } from '../sys/child-environment.ts'
 
 /** Time a child gets to open a listener, milliseconds; it takes about 70 on an idle machine. */
 const openMs = 20_000
@@ -29,7 +30,7 @@ export const namespaceListeners: NamespaceListeners = {
   async open(namespace, signal) {
     signal.throwIfAborted()
     const [command = '', ...args] = [...inNamespace(namespace), process.execPath, program, serviceAddress, '80']
-    const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+    const child = spawn(command, args, { env: childEnvironment(), stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
     const ended = Promise.withResolvers<string>()
     let listening: Server | null = null
     let why = ''

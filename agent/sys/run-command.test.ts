@@ -1,5 +1,5 @@
 import { open, readFile } from 'node:fs/promises'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { rejection } from '../testing/rejection.ts'
 import { CommandError, runCommand } from './run-command.ts'
 
@@ -82,6 +82,17 @@ test('each line of both streams is told as it comes, also one without an end', a
     onLine: (line) => lines.push(line),
   })
   expect(lines).toEqual(['one', 'two', 'three'])
+})
+
+test('nothing of our environment reaches a command but what it needs', async () => {
+  vi.stubEnv('BERTH_DATABASE', 'postgres://berth:secret@db/berth')
+  try {
+    const { stdout } = await runCommand(['env'])
+    expect(stdout).toContain(`PATH=${process.env.PATH}\n`)
+    expect(stdout.split('\n').filter((line) => !/^(?:PATH|LC_ALL|TZ|)(?:=|$)/.test(line))).toEqual([])
+  } finally {
+    vi.unstubAllEnvs()
+  }
 })
 
 test('the environment and the directory are those given', async () => {

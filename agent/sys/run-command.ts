@@ -1,4 +1,5 @@
 import { StringDecoder } from 'node:string_decoder'
+import { childEnvironment } from './child-environment.ts'
 import { type Spawned, type SpawnListener, spawner } from './spawner.ts'
 
 /** What a finished command wrote; both streams are decoded as UTF-8 and bounded by `maxOutputBytes`. */
@@ -14,7 +15,7 @@ export interface CommandOptions {
   /** Text given on standard input; without it standard input is empty. */
   input?: string
   cwd?: string
-  /** The whole environment. Ours by default. */
+  /** The whole environment; `childEnvironment` unless given. */
   env?: NodeJS.ProcessEnv
   /** Of regular files that we have open; it has them, opened anew in the same way, as 3, 4, … */
   fds?: readonly number[]
@@ -111,7 +112,7 @@ type Ending = Parameters<SpawnListener['ended']>[0]
 
 /** Null, and the listener is told, when nothing can be asked for. */
 function start(argv: readonly string[], options: CommandOptions, listener: SpawnListener): Spawned | null {
-  const { through = [], input, fds = [], cwd = '', env = process.env } = options
+  const { through = [], input, fds = [], cwd = '', env = childEnvironment() } = options
   try {
     const asked = {
       argv: [...through, ...argv],

@@ -2,6 +2,7 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
+import { childEnvironment } from './child-environment.ts'
 
 /** A command as the spawner is asked for it. */
 export interface SpawnRequest {
@@ -87,8 +88,8 @@ export class Spawner {
 
   #ensureChild() {
     if (this.#child !== null) return this.#child
-    // a session of its own: what a terminal sends to us is ours to act on. No environment: there are words in it for perl
-    const options = { detached: true, env: { PATH: process.env.PATH, LC_ALL: 'C' } } as const
+    // a session of its own: what a terminal sends to us is ours to act on. There are words for perl in our environment
+    const options = { detached: true, env: childEnvironment() } as const
     const child = spawn('/usr/bin/perl', [program], { ...options, stdio: ['pipe', 'pipe', 'inherit'] })
     this.#child = child
     this.#received = Buffer.alloc(0)

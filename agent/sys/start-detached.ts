@@ -1,3 +1,4 @@
+import { childEnvironment } from './child-environment.ts'
 import { spawner } from './spawner.ts'
 
 /** A process that outlives us. */
@@ -10,6 +11,7 @@ export interface DetachedProcess {
 }
 
 export interface DetachedOptions {
+  /** The whole environment; `childEnvironment` unless given. */
   env?: NodeJS.ProcessEnv
   /** A file that we have open: the process writes both of its outputs to it. */
   output: number
@@ -22,7 +24,7 @@ export interface DetachedOptions {
  * when that cannot be started.
  */
 export async function startDetached(argv: readonly string[], options: DetachedOptions): Promise<DetachedProcess> {
-  const { env = process.env, output, fds = [] } = options
+  const { env = childEnvironment(), output, fds = [] } = options
   const running = Promise.withResolvers<number>()
   const ended = Promise.withResolvers<string>()
   let how: string | null = null

@@ -213,7 +213,8 @@ export async function hostSnapshot(dev: DevProcess): Promise<string[]> {
   return lines.sort()
 }
 
-async function listProcesses(): Promise<{ pid: number; argv: string }[]> {
+/** The processes that were started from this test host, with their arguments. */
+export async function listProcesses(): Promise<{ pid: number; argv: string }[]> {
   const found: { pid: number; argv: string }[] = []
   for (const entry of await readdir('/proc')) {
     if (!/^\d+$/.test(entry) || !(await sharesMounts(entry))) continue

@@ -1,8 +1,11 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { DevProcess, hostSnapshot } from './dev-process.ts'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { DevProcess, hostSnapshot, listProcesses } from './dev-process.ts'
 
 /** A first-boot script that leaves a trace on the disk. */
 const userData = Buffer.from('#!/bin/sh\necho "first boot of $(hostname)" >> /root/first-boot\n').toString('base64')
+
+/** A variable that `berth dev` has and nobody else needs. */
+const planted = 'BERTH_TEST_PLANTED'
 
 describe('the life of an instance', () => {
   let dev: DevProcess
@@ -11,6 +14,7 @@ describe('the life of an instance', () => {
   let db: string
 
   beforeAll(async () => {
+    vi.stubEnv(planted, 'secret')
     dev = await DevProcess.open()
     before = await hostSnapshot(dev)
     web = await dev.create({ disk_gb: 3, user_data: userData }, 'web-1')
@@ -18,6 +22,7 @@ describe('the life of an instance', () => {
   })
 
   afterAll(async () => {
+    vi.unstubAllEnvs()
     await dev.down()
   })
 
@@ -86,6 +91,18 @@ describe('the life of an instance', () => {
     }
     expect(Number(uids[0])).toBeGreaterThanOrEqual(1_900_000_000)
     expect(uids[0]).not.toBe(uids[1])
+  })
+
+  test('no process that outlives berth dev has its environment, with the password of a database', async () => {
+    const { readFile } = await import('node:fs/promises')
+    const environmentOf = async (pid: number) => (await readFile(`/proc/${pid}/environ`, 'utf8')).split('\0')
+    expect(await environmentOf(dev.pid)).toContain(`${planted}=secret`)
+    const programs = (await listProcesses()).filter(({ argv }) => /^(?:qemu-system|dnsmasq)/.test(argv))
+    expect(programs.length).toBeGreaterThan(2)
+    for (const { pid } of programs) {
+      const names = (await environmentOf(pid)).map((variable) => variable.split('=')[0] ?? '')
+      expect(names.filter((name) => !['PATH', 'LC_ALL', 'TZ', ''].includes(name))).toEqual([])
+    }
   })
 
   test('two instances reach each other by address and by name', async () => {
