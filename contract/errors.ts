@@ -58,6 +58,8 @@ export const failureCatalogue = {
   clean_up_failed: 'Something of the instance cannot be removed from its host; it is tried again. See the message.',
   no_host_fits: 'No host is large enough for this size. Choose a smaller type or add a larger host.',
   no_capacity: 'No host has room now. Delete instances, add a host, or ask with on_capacity "queue" to wait for room.',
+  no_public_addresses:
+    'The instance was made without the public address that its subnet gives. Release one that is not needed, or start with a larger pool, then attach one.',
   image_download_failed: 'Check that the host can reach the URL, or bring the image with `berth image import`.',
   image_bad_checksum: 'The bytes at the source are not the ones the catalogue promises. Check the source.',
   image_not_built: 'Build the image on the host with the command shown, then create the instance again.',

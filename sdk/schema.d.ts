@@ -644,7 +644,7 @@ export interface components {
                 private_ip: string;
                 /** @description IPv4 address, "" when there is none */
                 public_ip: string;
-                /** @description Why it is stopped, terminated or not getting on; "" otherwise */
+                /** @description Why it is stopped, terminated, not getting on, or without the public address that its subnet gives; "" otherwise */
                 reason: string;
                 /** @description The same for people */
                 message: string;
@@ -1503,8 +1503,8 @@ export interface components {
                 };
             };
         };
-        /** @description idempotency_key_reused: The Idempotency-Key belongs to another request; no_addresses: The subnet has no free address; no_public_addresses: The pool has no free public address; validation_failed: The request is not valid */
-        IdempotencyKeyReusedOrNoAddressesOrNoPublicAddressesOrValidationFailed: {
+        /** @description idempotency_key_reused: The Idempotency-Key belongs to another request; no_addresses: The subnet has no free address; validation_failed: The request is not valid */
+        IdempotencyKeyReusedOrNoAddressesOrValidationFailed: {
             headers: {
                 "x-request-id": components["headers"]["x-request-id"];
                 [name: string]: unknown;
@@ -1512,7 +1512,7 @@ export interface components {
             content: {
                 "application/problem+json": components["schemas"]["Problem"] & {
                     /** @enum {string} */
-                    code?: "idempotency_key_reused" | "no_addresses" | "no_public_addresses" | "validation_failed";
+                    code?: "idempotency_key_reused" | "no_addresses" | "validation_failed";
                 };
             };
         };
@@ -1908,7 +1908,7 @@ export interface operations {
             413: components["responses"]["BodyTooLarge"];
             414: components["responses"]["UriTooLong"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["IdempotencyKeyReusedOrNoAddressesOrNoPublicAddressesOrValidationFailed"];
+            422: components["responses"]["IdempotencyKeyReusedOrNoAddressesOrValidationFailed"];
             431: components["responses"]["HeaderTooLarge"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

@@ -112,7 +112,13 @@ async function create(session: Session, body: Schemas['InstanceCreate'], flags: 
   const until = flags.wait === 'ready' ? 'ready' : 'ended'
   const instance = await followOperation(session, created.operation_id, until, new Patience(session, flags.timeout))
   io.stderr.write(`${instance.metadata.name} is ${flags.wait} after ${formatSeconds(io.now() - startedAt)}\n`)
+  warnOfShortage(io, instance)
   printInstance(io, flags, instance)
+}
+
+/** That its subnet had no public address for it fails nothing, and is easily missed. */
+function warnOfShortage(io: CliIo, { status }: Schemas['Instance']): void {
+  if (status.reason === 'no_public_addresses') io.stderr.write(`warning: no public address: ${status.message}\n`)
 }
 
 /** Exit code 1 when the create would fail for want of room. */

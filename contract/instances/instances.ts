@@ -206,7 +206,10 @@ export const Instance = named(
       status: Type.Object(
         {
           ...contractStatus,
-          reason: Type.String({ description: 'Why it is stopped, terminated or not getting on; "" otherwise' }),
+          reason: Type.String({
+            description:
+              'Why it is stopped, terminated, not getting on, or without the public address that its subnet gives; "" otherwise',
+          }),
           message: Type.String({ description: 'The same for people' }),
           started_at: TimestampOrEmpty,
           observed_generation: Type.Integer({ minimum: 0, description: 'Generation the host last reported done' }),

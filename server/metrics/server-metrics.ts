@@ -112,6 +112,11 @@ export class ServerMetrics implements StoreObserver {
     help: 'Instances that a host reported though it does not hold them; what it said of them changed nothing',
     labelNames: [],
   })
+  readonly publicAddressShortages = this.#counter({
+    name: 'berth_public_address_shortages_total',
+    help: 'Instances made without the public address that their subnet gives, since none was free',
+    labelNames: [],
+  })
 
   /** `others` are registries that the endpoint prints too: of the process, of an agent in it. */
   constructor(others: readonly Registry[] = []) {

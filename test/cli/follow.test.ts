@@ -66,6 +66,18 @@ describe('a create that is waited for', () => {
     expect(run.stdout).toMatch(/web-1 +running +- /)
   })
 
+  test('warns of an instance that no public address was left for', async () => {
+    const headers = { 'content-type': 'application/json' }
+    const take = () => fetch(`${stack.url}/v1/public-ips`, { method: 'POST', headers, body: '{}' })
+    const statuses = (await Promise.all(Array.from({ length: 255 }, take))).map(({ status }) => status)
+    expect(statuses.filter((status) => status !== 201)).toEqual([422])
+    const run = await stack.run([...create, '--wait', 'running'], { onWait: [report(() => host.running('unknown'))] })
+    expect(run.code).toBe(0)
+    expect(run.stderr).toContain(
+      'warning: no public address: Pool default (203.0.113.0/24) has no free public address.\n',
+    )
+  })
+
   test('fails with code, message and hint of the operation', async () => {
     const message = 'image micro has a recipe but is not built; run: berth image build micro'
     const failed = () => ({

@@ -81,12 +81,7 @@ async function postCreate(world: World, post: Post & { asks: 'create' }, lost: b
       else world.keys.broke(attempt)
     } else {
       if (attempt !== null) world.keys.refused(attempt, error)
-      if (
-        !(
-          error instanceof Refused &&
-          ['no_addresses', 'no_public_addresses', 'idempotency_key_reused'].includes(error.code)
-        )
-      )
+      if (!(error instanceof Refused && ['no_addresses', 'idempotency_key_reused'].includes(error.code)))
         note(world, 'create', error)
     }
     throw error

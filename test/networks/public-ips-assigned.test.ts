@@ -39,19 +39,30 @@ describe('a subnet that assigns addresses', () => {
     expect((await stack.createReady(auto)).status.public_ip).toBe('203.0.113.1')
   })
 
-  test('refuses a create when the pool is full, and keeps nothing of it', async () => {
+  test('makes an instance without one when the pool is full, which says so until it gets one', async () => {
     await using stack = await start({ agent: false })
     const body = { spec: { type: 'micro', image: 'micro', ...auto } }
     const answers = await Promise.all(
       Array.from({ length: 9 }, () => stack.api<InstanceCreated>('POST', '/v1/instances', body)),
     )
-    expect(answers.filter(({ status }) => status === 201)).toHaveLength(6)
-    const refused = await stack.api('POST', '/v1/instances', body)
-    expect(refused).toMatchObject({ status: 422, body: { code: 'no_public_addresses' } })
-    expect(await stack.list()).toHaveLength(6)
-    expect((await stack.api<{ items: object[] }>('GET', '/v1/operations')).body.items).toHaveLength(6)
+    expect(answers.map(({ status }) => status)).toEqual(Array(9).fill(201))
+    expect(await list(stack)).toHaveLength(6)
+    const without9 = (await stack.list()).filter(({ status }) => status.reason !== '')
+    expect(without9.map(({ status: { reason, message } }) => ({ reason, message }))).toEqual(
+      Array(3).fill({
+        reason: 'no_public_addresses',
+        message: 'Pool default (203.0.113.0/29) has no free public address.',
+      }),
+    )
+    expect((await stack.api('POST', '/v1/public-ips', {})).body).toMatchObject({ code: 'no_public_addresses' })
+    expect((await stack.api('GET', '/metrics')).text).toContain('berth_public_address_shortages_total 3\n')
+    const [lucky] = (await stack.list()).filter(({ status }) => status.reason === '')
+    await stack.delete(lucky?.id ?? '')
+    const { id } = without9[0] ?? { id: '' }
+    await allocate(stack, { spec: { instance_id: id } })
+    expect((await stack.get(id)).status).toMatchObject({ reason: '', message: '' })
     const { body: shown } = await stack.api<Subnet>('GET', '/v1/subnets/subnet-auto')
-    expect(shown.status.available_addresses).toBe(251 - 6)
+    expect(shown.status.available_addresses).toBe(251 - 8)
     const without = { spec: { auto_assign_public_ip: false } }
     expect((await stack.api<Subnet>('PATCH', '/v1/subnets/subnet-auto', without)).body).toMatchObject({
       metadata: { generation: 2 },

@@ -29,6 +29,9 @@ import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
 import type { PublicPool } from './public-pools.ts'
 
+/** `status.reason` of an instance that its subnet could give no address. */
+const shortageReason = 'no_public_addresses'
+
 /** Allocate an address of a pool, and attach it when an instance is named, in place of one that came with that. */
 export async function createPublicIp(ctx: Context, tx: Transaction, body: PublicIpCreate): Promise<PublicIp> {
   const id = body.id ?? newId('pip', ctx.now())
@@ -105,20 +108,35 @@ export async function deletePublicIp(ctx: Context, id: string): Promise<void> {
 
 /** An address that goes with the instance it was taken for. */
 export interface AutoAssigned {
+  /** "" when none was free. */
   address: string
+  /** Why the instance has none, as `status.reason` and `status.message` say it; both "" when it has one. */
+  shortage: Pick<StoredInstance, 'reason' | 'message'>
   /** Store its resource, once its instance is stored. */
   insert: () => Promise<void>
 }
 
-/** Take an address of the first pool for an instance that is being created. Throws no_public_addresses. */
+/**
+ * Take an address of the first pool for an instance that is being created. Nobody asked for this one by name, so an
+ * instance that finds none is made without it, and says so.
+ */
 export async function takeAutoAssigned(ctx: Context, tx: Transaction, instanceId: string): Promise<AutoAssigned> {
   const id = newId('pip', ctx.now())
-  const pool = poolOf(ctx, undefined)
-  const address = await takeAddressOf(tx, pool, id)
+  const [pool] = ctx.publicPools
+  const number = pool === undefined ? null : await takePublicAddress(tx, id, pool.range)
+  if (pool === undefined || number === null) {
+    const message = pool === undefined ? noPool : poolIsFull(pool)
+    tx.afterCommit(() => {
+      ctx.metrics.publicAddressShortages.inc()
+      ctx.log.warn({ instance_id: instanceId, pool: pool?.name ?? '' }, `made without a public address: ${message}`)
+    })
+    return { address: '', shortage: { reason: shortageReason, message }, insert: async () => undefined }
+  }
+  const address = formatAddress(number)
   const named = { id, name: id, labels: {}, created_at: ctx.now() }
   const insert = () =>
     insertPublicIp(tx, { ...named, pool: pool.name, address, instance_id: instanceId, auto_assigned: 1 })
-  return { address, insert }
+  return { address, shortage: { reason: '', message: '' }, insert }
 }
 
 /**
@@ -132,11 +150,14 @@ export async function letGoOfPublicIp(tx: Transaction, instanceId: string, now: 
   else await updatePublicIp(tx, publicIp, { instance_id: null })
 }
 
+const noPool = 'This server has no pool of public addresses.'
+const poolIsFull = ({ name, cidr }: PublicPool) => `Pool ${name} (${cidr}) has no free public address.`
+
 /** The pool of a name, the first one unless named. Throws validation_failed, or no_public_addresses when there is none. */
 function poolOf(ctx: Context, name: string | undefined): PublicPool {
   const pool = ctx.publicPools.find((candidate) => name === undefined || candidate.name === name)
   if (pool !== undefined) return pool
-  if (name === undefined) throw new ApiError('no_public_addresses', 'This server has no pool of public addresses.')
+  if (name === undefined) throw new ApiError('no_public_addresses', noPool)
   const known = ctx.publicPools.map((candidate) => candidate.name).join(', ')
   const message = `there is no pool ${name}; ${known === '' ? 'this server has none' : `there are ${known}`}`
   throw validationError([{ pointer: '/spec/pool', message }])
@@ -145,7 +166,7 @@ function poolOf(ctx: Context, name: string | undefined): PublicPool {
 async function takeAddressOf(tx: Transaction, pool: PublicPool, publicIpId: string): Promise<string> {
   const number = await takePublicAddress(tx, publicIpId, pool.range)
   if (number !== null) return formatAddress(number)
-  throw new ApiError('no_public_addresses', `Pool ${pool.name} (${pool.cidr}) has no free public address.`)
+  throw new ApiError('no_public_addresses', poolIsFull(pool))
 }
 
 /**
@@ -171,7 +192,9 @@ async function attachable(ctx: Context, tx: Transaction, instanceId: string): Pr
 
 /** Have an instance reached by an address, "" for none, as soon as its host hears of it. */
 async function showOn(tx: Transaction, instance: StoredInstance, address: string): Promise<void> {
-  await updatePublicAddress(tx, instance, address)
+  // what a subnet could not give is forgotten with the first address that comes
+  const isSolved = address !== '' && instance.reason === shortageReason
+  await updatePublicAddress(tx, instance, address, isSolved ? { reason: '', message: '' } : {})
 }
 
 async function release(tx: Transaction, publicIp: StoredPublicIp, now: number): Promise<void> {

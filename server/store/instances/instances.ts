@@ -196,13 +196,17 @@ export async function updateDescription(
   return changed
 }
 
-/** Record the public address an instance has, "" for none, which is a change of intent. Gives the new version. */
+/**
+ * Record the public address an instance has, "" for none, which is a change of intent, and what it now says of itself.
+ * Gives the new version.
+ */
 export async function updatePublicAddress(
   tx: Transaction,
   instance: StoredInstance,
   address: string,
+  said: Partial<Pick<StoredInstance, 'reason' | 'message'>> = {},
 ): Promise<StoredInstance> {
-  return updateFenced(tx, instance, { public_ip: address, generation: instance.generation + 1 })
+  return updateFenced(tx, instance, { ...said, public_ip: address, generation: instance.generation + 1 })
 }
 
 export type InstanceIntent = Partial<

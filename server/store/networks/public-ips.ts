@@ -153,6 +153,14 @@ async function longestFree(db: Reader, { first, last }: AddressRange): Promise<n
   return (await freed.first(db, { first, last }))?.number ?? null
 }
 
+const handedOut = prepare((db, place) =>
+  db
+    .selectFrom('public_addresses')
+    .select((query) => query.fn.countAll().as('count'))
+    .where('number', '>=', place('first'))
+    .where('number', '<=', place('last')),
+)
+
 const gap = prepare((db, place) =>
   db
     .selectFrom('public_addresses as above')
@@ -175,6 +183,8 @@ const gap = prepare((db, place) =>
 
 /** An address that was never handed out though a higher one was, or null. */
 async function lowestGap(db: Reader, { first, last }: AddressRange): Promise<number | null> {
+  // a range that is full, as a long time it may be, has none to look for one by one
+  if (Number((await handedOut.first(db, { first, last }))?.count) > last - first) return null
   const above = (await gap.first(db, { first, last }))?.number
   return above === undefined ? null : above - 1
 }
