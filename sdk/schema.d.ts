@@ -700,6 +700,11 @@ export interface components {
                  * @example IyEvYmluL2Jhc2gKYXB0IHVwZGF0ZQ==
                  */
                 user_data?: string;
+                /**
+                 * @description When the guest's kernel panics or the machine cannot go on: start it again with growing pauses (default), stop it, or leave it as it is
+                 * @enum {string}
+                 */
+                on_panic?: "restart" | "stop" | "none";
             };
             /**
              * @description When no host has room now: wait in the queue (default), or fail
@@ -807,6 +812,11 @@ export interface components {
              * @example IyEvYmluL2Jhc2gKYXB0IHVwZGF0ZQ==
              */
             user_data: string;
+            /**
+             * @description When the guest's kernel panics or the machine cannot go on: start it again with growing pauses (default), stop it, or leave it as it is
+             * @enum {string}
+             */
+            on_panic: "restart" | "stop" | "none";
         };
         PowerActionBody: {
             /** @description Power off at once, as pulling the plug */

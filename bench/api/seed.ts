@@ -172,6 +172,7 @@ export function insertInstance(
     reboots: 0,
     reboot_grace_seconds: 60,
     on_capacity: 'queue',
+    on_panic: 'restart',
     metadata_revision: 0,
     host_id: running ? hostOf(n) : null,
     scheduled_at: running ? at + 10 : null,

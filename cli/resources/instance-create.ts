@@ -1,4 +1,5 @@
 import { onCapacity, sizeLimits, userDataMaxBytes } from '@berth/contract/instances/instances.ts'
+import { type PanicPolicy, panicPolicies } from '@berth/contract/instances/machine-troubles.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { type Command, Option } from 'commander'
 import {
@@ -48,6 +49,7 @@ interface CreateFlags extends MetadataFlags, OutputFlags {
   securityGroup?: string[]
   sshKey?: string[]
   userDataFile?: string
+  onPanic?: PanicPolicy
   onCapacity?: (typeof onCapacity)[number]
   dryRun?: true
   idempotencyKey?: string
@@ -69,6 +71,11 @@ export function addInstanceCreateCommand(group: Command, io: CliIo): void {
     .option('--ssh-key <id>', 'key that may log in; may be repeated', resourceIds)
     .option('--user-data-file <file>', 'first-boot script (#!) or cloud-init document, at most 64 KiB; - for stdin')
     .option('-f, --file <file>', "the API's document in YAML or JSON, - for stdin; other options win over it")
+    .addOption(
+      new Option('--on-panic <what>', "when the guest's kernel panics: restart it, stop it, or leave it").choices(
+        panicPolicies,
+      ),
+    )
     .addOption(
       new Option('--on-capacity <what>', 'when no host has room now: wait for it, or fail').choices(onCapacity),
     )
@@ -194,5 +201,6 @@ async function givenSpec(io: CliIo, flags: CreateFlags): Promise<Partial<Schemas
     ...(flags.securityGroup === undefined ? {} : { security_groups: flags.securityGroup }),
     ...(flags.sshKey === undefined ? {} : { ssh_key_ids: flags.sshKey }),
     ...(userData === undefined ? {} : { user_data: userData }),
+    ...(flags.onPanic === undefined ? {} : { on_panic: flags.onPanic }),
   }
 }

@@ -61,6 +61,7 @@ function specFields(spec: Schemas['InstanceSpec']): [string, string][] {
     ['security groups', spec.security_groups.join(', ')],
     ['ssh keys', spec.ssh_key_ids.join(', ')],
     ['user data', spec.user_data === '' ? '' : `${Buffer.byteLength(spec.user_data, 'base64')} bytes`],
+    ['on panic', spec.on_panic],
   ]
 }
 

@@ -16,6 +16,7 @@ import {
   Timestamp,
   TimestampOrEmpty,
 } from '../schema.ts'
+import { panicPolicies } from './machine-troubles.ts'
 import { instanceStates } from './states.ts'
 
 /** Sizes an instance may ask for; a host may be smaller. */
@@ -44,6 +45,12 @@ const UserData = Type.String({
   examples: ['IyEvYmluL2Jhc2gKYXB0IHVwZGF0ZQ=='],
 })
 
+const OnPanic = oneOf(panicPolicies, {
+  description:
+    "When the guest's kernel panics or the machine cannot go on: start it again with growing pauses (default), stop it, " +
+    'or leave it as it is',
+})
+
 export const InstanceSpecInput = Type.Object(
   {
     type: TypeId,
@@ -56,6 +63,7 @@ export const InstanceSpecInput = Type.Object(
     security_groups: Type.Optional(SecurityGroups),
     ssh_key_ids: Type.Optional(Type.Array(SshKeyRef, { maxItems: 64, uniqueItems: true })),
     user_data: Type.Optional(UserData),
+    on_panic: Type.Optional(OnPanic),
   },
   strict,
 )
@@ -109,6 +117,7 @@ export const InstanceSpec = named(
       security_groups: Type.Array(SecurityGroupRef),
       ssh_key_ids: Type.Array(SshKeyRef),
       user_data: UserData,
+      on_panic: OnPanic,
     },
     strict,
   ),

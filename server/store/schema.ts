@@ -198,6 +198,8 @@ export interface InstanceRow {
   reboot_grace_seconds: number
   /** `queue`, or `fail`: give up when no host has room now. */
   on_capacity: string
+  /** `restart`, `stop` or `none`: what is done when the boot ends by a panic. */
+  on_panic: string
   /** Raised by changes that the host need not hear of, of name and labels. */
   metadata_revision: number
 

@@ -16,6 +16,7 @@ import { repairsAndAudits } from './migrations/0006-repairs-and-audits.ts'
 import { hostOrphans } from './migrations/0007-host-orphans.ts'
 import { resourceUids } from './migrations/0008-resource-uids.ts'
 import { imageChecksums } from './migrations/0009-image-checksums.ts'
+import { onPanic } from './migrations/0010-on-panic.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
@@ -254,6 +255,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0007-host-orphans': hostOrphans(),
     '0008-resource-uids': resourceUids(),
     '0009-image-checksums': imageChecksums(),
+    '0010-on-panic': onPanic(),
   }
 }
 

@@ -30,6 +30,7 @@ const instance = (n: number): InstanceRow => ({
   reboots: 0,
   reboot_grace_seconds: 0,
   on_capacity: 'queue',
+  on_panic: 'restart',
   metadata_revision: 0,
   host_id: n < 300 ? null : 'host-a',
   scheduled_at: null,

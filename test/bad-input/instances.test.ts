@@ -77,6 +77,8 @@ const invalid: [string, unknown, string[]][] = [
   ['URL-safe base64', withSpec({ user_data: '-_-_' }), ['/spec/user_data']],
   ['user data with line breaks', withSpec({ user_data: 'QUFB\nQUFB' }), ['/spec/user_data']],
   ['user data as null', withSpec({ user_data: null }), ['/spec/user_data']],
+  ['an unknown policy for panics', withSpec({ on_panic: 'reset' }), ['/spec/on_panic']],
+  ['no policy for panics', withSpec({ on_panic: null }), ['/spec/on_panic']],
   [
     '64 KiB and a byte of user data',
     withSpec({ user_data: Buffer.alloc(65_537).toString('base64') }),

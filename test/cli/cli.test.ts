@@ -269,7 +269,7 @@ describe('resources that are created and deleted', () => {
           'subnet-def456',
         ],
         ...['--security-group', 'sg-web', '--security-group', 'sg-ssh', '--ssh-key', 'key-001'],
-        ...['--label', 'a=1', '--label', 'b/c=', '--user-data-file', '-', '-o', 'json'],
+        ...['--label', 'a=1', '--label', 'b/c=', '--on-panic', 'stop', '--user-data-file', '-', '-o', 'json'],
       ],
       { stdin: script },
     )
@@ -287,6 +287,7 @@ describe('resources that are created and deleted', () => {
       security_groups: ['sg-web', 'sg-ssh'],
       ssh_key_ids: ['key-001'],
       user_data: Buffer.from(script).toString('base64'),
+      on_panic: 'stop',
     })
   })
 

@@ -42,6 +42,7 @@ const specShape = {
   security_groups: ['string'],
   ssh_key_ids: ['string'],
   user_data: 'string',
+  on_panic: 'string',
 }
 const contractStatusShape = { state: 'string', host_id: 'string', private_ip: 'string', public_ip: 'string' }
 const timelineShape = {
@@ -78,7 +79,7 @@ describe('create', () => {
       created_at: expect.stringMatching(timestamp),
       generation: 1,
     })
-    expect(body.spec).toEqual(JSON.parse(example).spec)
+    expect(body.spec).toEqual({ ...JSON.parse(example).spec, on_panic: 'restart' })
     expect(body.status).toEqual({ state: 'provisioning', host_id: '', private_ip: '', public_ip: '' })
 
     const running = await stack.reach(body.id, 'running')
@@ -108,6 +109,7 @@ describe('create', () => {
       security_groups: ['sg-default'],
       ssh_key_ids: [],
       user_data: '',
+      on_panic: 'restart',
     })
   })
 

@@ -231,6 +231,7 @@ describe('the desired state', () => {
         bandwidth_mbps: 1000,
         ssh_public_keys: [expect.stringMatching(/^ssh-ed25519 /)],
         user_data: '',
+        on_panic: 'restart',
       },
     ])
     expect(body.networks).toEqual([

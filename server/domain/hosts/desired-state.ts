@@ -71,6 +71,7 @@ function desiredInstance(
     bandwidth_mbps: ctx.instanceTypes.get(instance.type)?.spec.bandwidth_mbps ?? 0,
     ssh_public_keys: instance.ssh_key_ids.map(publicKey).filter((key) => key !== undefined),
     user_data: instance.user_data,
+    on_panic: instance.on_panic,
   }
 }
 

@@ -111,6 +111,7 @@ async function insertNewInstance(ctx: Context, tx: Transaction, body: InstanceCr
     reboots: 0,
     reboot_grace_seconds: graceSeconds.default,
     on_capacity: body.on_capacity ?? 'queue',
+    on_panic: body.spec.on_panic ?? 'restart',
     metadata_revision: 0,
     host_id: null,
     scheduled_at: null,

@@ -57,6 +57,7 @@ function identity(instance: StoredInstance) {
       security_groups: instance.security_groups,
       ssh_key_ids: instance.ssh_key_ids,
       user_data: instance.user_data,
+      on_panic: instance.on_panic,
     },
   }
 }

@@ -158,9 +158,11 @@ create table instances (
   on_capacity text not null default 'queue'::text,
   metadata_revision bigint not null default 0,
   public_ip text not null default ''::text,
+  on_panic text not null default 'restart'::text,
   constraint instances_desired CHECK ((desired = ANY (ARRAY['running'::text, 'stopped'::text, 'deleted'::text]))),
   constraint instances_host_id_fkey FOREIGN KEY (host_id) REFERENCES hosts(id),
   constraint instances_mac_key UNIQUE (mac),
+  constraint instances_on_panic_check CHECK ((on_panic = ANY (ARRAY['restart'::text, 'stop'::text, 'none'::text]))),
   constraint instances_pkey PRIMARY KEY (id)
 );
 CREATE INDEX instances_host_id ON public.instances USING btree (host_id, id);

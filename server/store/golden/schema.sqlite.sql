@@ -142,6 +142,7 @@ CREATE TABLE "instances" (
   "on_capacity" text default 'queue' not null,
   "metadata_revision" integer default 0 not null,
   "public_ip" text default '' not null,
+  "on_panic" text default 'restart' not null check (on_panic in ('restart', 'stop', 'none')),
   constraint "instances_desired" check (desired in ('running', 'stopped', 'deleted'))
 ) strict;
 

@@ -58,6 +58,7 @@ describe.each(engines)('instances on $name', (engine) => {
       created_at: 1_800_000_000_000,
       report: report('inst-a', 'running'),
       on_capacity: 'fail',
+      on_panic: 'stop',
       memory_mb: 4_194_304,
     })
     await insert(store, instance)

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { ObservedCondition, ObservedInstance } from '@berth/contract/hosts/agent-protocol.ts'
-import { isMachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
+import { isMachineTrouble, type PanicPolicy } from '@berth/contract/instances/machine-troubles.ts'
 import { type DesiredPower, type InstanceState, instanceState } from '@berth/contract/instances/states.ts'
 import { ApiError } from '../../api-error.ts'
 import type { Change } from '../change.ts'
@@ -13,7 +13,7 @@ import { differs, updateVersion } from '../versions.ts'
 export interface StoredInstance
   extends Omit<
     InstanceRow,
-    'labels' | 'security_groups' | 'ssh_key_ids' | 'desired' | 'report' | 'on_capacity' | 'state'
+    'labels' | 'security_groups' | 'ssh_key_ids' | 'desired' | 'report' | 'on_capacity' | 'on_panic' | 'state'
   > {
   labels: Record<string, string>
   security_groups: string[]
@@ -21,6 +21,7 @@ export interface StoredInstance
   desired: DesiredPower
   report: ObservedInstance | null
   on_capacity: 'queue' | 'fail'
+  on_panic: PanicPolicy
 }
 
 /** The public state of a stored instance. */
@@ -65,6 +66,7 @@ const hostedColumns = [
     'ssh_key_ids',
     'user_data',
     'operation_id',
+    'on_panic',
   ],
 ] as const
 
@@ -89,6 +91,7 @@ export async function listInstancesOfHost(db: Reader, hostId: string): Promise<H
   return (await ofHost.all(db, { host_id: hostId })).map((row) => ({
     ...row,
     desired: row.desired as DesiredPower, // CHECK instances_desired
+    on_panic: row.on_panic as PanicPolicy, // CHECK of the column
     power_since: row.power_since ?? 1, // that operation is so long past that it is no more kept
     security_groups: JSON.parse(row.security_groups),
     ssh_key_ids: JSON.parse(row.ssh_key_ids),
@@ -329,6 +332,7 @@ export function parseInstance(row: InstanceRow): StoredInstance {
     ssh_key_ids: JSON.parse(row.ssh_key_ids),
     desired: row.desired as DesiredPower, // CHECK instances_desired
     on_capacity: row.on_capacity === 'fail' ? 'fail' : 'queue',
+    on_panic: row.on_panic as PanicPolicy, // CHECK of the column
     report: row.report === null ? null : JSON.parse(row.report),
   }
 }

@@ -27,6 +27,7 @@ export function storedInstance(id: string, values: Partial<StoredInstance> = {})
     reboots: 0,
     reboot_grace_seconds: 60,
     on_capacity: 'queue',
+    on_panic: 'restart',
     metadata_revision: 0,
     host_id: null,
     scheduled_at: null,
