@@ -8,7 +8,7 @@ import type { ReadyMarker } from './console/ready-marker.ts'
 import type { HostDriver } from './host-driver.ts'
 import { intentOf } from './instance/intent.ts'
 import { rulesNotInForce } from './instance/progress.ts'
-import { type InstanceRecord, newRecord, observedInstance } from './instance/record.ts'
+import { type InstanceRecord, inHostBoot, newRecord, observedInstance } from './instance/record.ts'
 import { InstanceWorker } from './instance/worker.ts'
 import type { Ledger } from './ledger.ts'
 import type { Guest } from './metadata/guest.ts'
@@ -59,9 +59,8 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#options = options
-    for (const record of options.ledger.loadRecords()) {
-      // public addresses went with the boot of the host they were attached in
-      if (record.nic !== null && record.host_boot_id !== options.driver.hostBootId) record.nic.public_ip = ''
+    for (const stored of options.ledger.loadRecords()) {
+      const record = inHostBoot(stored, options.driver.hostBootId)
       this.#records.set(record.id, record)
       if (record.nic !== null) options.driver.restore(record.vpc_id, record.nic)
     }
@@ -202,6 +201,7 @@ export class Reconciler {
       }
       const fresh = new InstanceWorker(this.#environment(), this.#recordOf(instance.id, instance.vpc_id), intent)
       this.#workers.set(instance.id, fresh)
+      this.#records.set(instance.id, fresh.record)
       fresh.start()
     }
   }

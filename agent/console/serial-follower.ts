@@ -10,8 +10,8 @@ const lookEveryMs = 2000
 export interface SerialEvents {
   onKernel: () => void
   onReady: (marker: ReadyMarker) => void
-  /** The front of the log was cut; the record says how much and wants to be saved. */
-  onDropped: () => void
+  /** So many bytes of the log are gone; the record notes them before this returns. */
+  onDropped: (bytes: number) => void
 }
 
 /**
@@ -38,10 +38,10 @@ export class SerialFollower {
     this.#position = record.boot_serial_start
   }
 
-  /** Note that what comes from here on belongs to a new boot. The caller saves the record. */
-  beginBoot(): void {
-    this.#record.boot_serial_start = this.#position
+  /** What comes from here on belongs to a new boot; gives the position, which the caller notes. */
+  beginBoot(): number {
     this.#scanner = new SerialScanner()
+    return this.#position
   }
 
   /** Follow the log of the current boot. */
@@ -94,8 +94,7 @@ export class SerialFollower {
     const size = await this.#driver.serialSize(this.#record.id)
     const lost = this.#position - (this.#record.serial_dropped + size)
     if (lost <= 0) return
-    this.#record.serial_dropped += lost
-    this.#on.onDropped()
+    this.#on.onDropped(lost)
   }
 
   async #readNew(): Promise<void> {
@@ -109,8 +108,6 @@ export class SerialFollower {
       if (ready !== null) this.#on.onReady(ready)
     }
     const dropped = await this.#driver.trimSerial(this.#record.id)
-    if (dropped === 0) return
-    this.#record.serial_dropped += dropped
-    this.#on.onDropped()
+    if (dropped > 0) this.#on.onDropped(dropped)
   }
 }

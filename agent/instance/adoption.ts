@@ -3,10 +3,8 @@ import type { SerialFollower } from '../console/serial-follower.ts'
 import type { HostDriver, Vmm } from '../host-driver.ts'
 import type { BoundedCalls } from './bounded-calls.ts'
 import type { InstanceProgress } from './progress.ts'
-import type { InstanceRecord } from './record.ts'
 
 export interface AdoptionOptions {
-  record: InstanceRecord
   driver: HostDriver
   progress: InstanceProgress
   calls: BoundedCalls
@@ -22,7 +20,8 @@ export interface AdoptionOptions {
 
 /** Find the VMM that an agent before this one has left running, or write down what its absence means. */
 export async function adoptVmm(options: AdoptionOptions): Promise<void> {
-  const { record, driver, progress, calls, serial, log, timeoutMs, onVmm, onLost } = options
+  const { driver, progress, calls, serial, log, timeoutMs, onVmm, onLost } = options
+  const { record } = progress
   if (record.power === 'absent') return
   const vmm = await calls.run({
     name: 'adoption',

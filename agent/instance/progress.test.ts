@@ -6,14 +6,13 @@ import { type InstanceRecord, newRecord, upgradeRecord } from './record.ts'
 /** A record with a clock that is moved by hand. */
 function startProgress() {
   const clock = { ms: 1_000_000 }
-  const record = newRecord('inst-00000000000000000000', 0, 'vpc-a')
-  const progress = new InstanceProgress(
-    record,
-    defaultAgentSettings.crash,
-    () => clock.ms,
-    () => {},
-    { attemptFailed() {}, stepEnded() {}, vmmLost() {}, troubled() {} },
-  )
+  const progress = new InstanceProgress(newRecord('inst-00000000000000000000', 0, 'vpc-a'), {
+    crash: defaultAgentSettings.crash,
+    now: () => clock.ms,
+    save: () => {},
+    events: { attemptFailed() {}, stepEnded() {}, vmmLost() {}, troubled() {} },
+  })
+  const { record } = progress
   /** One life of a VMM that ends by itself; gives the pause before the next, in milliseconds. */
   const dieAfter = (livedMs: number) => {
     progress.starting(0)
@@ -24,6 +23,24 @@ function startProgress() {
   }
   return { record, progress, dieAfter, clock }
 }
+
+test('a record is written by its progress alone', () => {
+  const { record, progress } = startProgress()
+  const others = [
+    // @ts-expect-error what happened to an instance is told to its progress
+    () => (record.power = 'running'),
+    // @ts-expect-error
+    () => (record.timeline.kernel_at = 1),
+    // @ts-expect-error
+    () => record.steps.push(),
+    // @ts-expect-error
+    () => delete record.conditions.Booted,
+  ]
+  expect(others).toHaveLength(4)
+  progress.shuttingDown()
+  expect(progress.record).toBe(record)
+  expect(record.power).toBe('shutting_down')
+})
 
 describe('crashes', () => {
   test('that come quickly double the pause, and the fifth is the last', () => {
@@ -55,10 +72,13 @@ describe('crashes', () => {
 describe('a step that is resumed', () => {
   test('counts on while it has not succeeded, and begins anew after that', () => {
     const { record, progress } = startProgress()
-    progress.endStep(progress.resumeStep('shutdown'), 'failed')
-    expect(progress.resumeStep('shutdown')).toMatchObject({ attempt: 2, status: 'running', finished_at: null })
-    progress.endStep(progress.resumeStep('shutdown'), 'succeeded')
-    expect(progress.resumeStep('shutdown').attempt).toBe(1)
+    progress.resumeStep('shutdown')
+    progress.endStep('shutdown', 'failed')
+    progress.resumeStep('shutdown')
+    expect(progress.step('shutdown')).toMatchObject({ attempt: 2, status: 'running', finished_at: null })
+    progress.endStep('shutdown', 'succeeded')
+    progress.resumeStep('shutdown')
+    expect(progress.step('shutdown')?.attempt).toBe(1)
     expect(record.steps).toHaveLength(1)
   })
 })
@@ -83,7 +103,7 @@ describe('what a guest says of its first boot', () => {
   }
   const boot = (progress: InstanceProgress, at: number) => {
     progress.starting(0)
-    progress.booting('host-boot-1')
+    progress.booting('host-boot-1', 0)
     progress.cpusRun(at)
   }
 

@@ -1,10 +1,17 @@
 import { failureCatalogue } from '@berth/contract/errors.ts'
-import type { HostCondition, ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
+import type {
+  DesiredImage,
+  HostCondition,
+  HostTimelineField,
+  ObservedStep,
+} from '@berth/contract/hosts/agent-protocol.ts'
 import { endsBoot, type MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import type { StepName } from '@berth/contract/operations.ts'
 import type { CrashPolicy } from '../config.ts'
 import type { ReadyMarker } from '../console/ready-marker.ts'
 import type { GuestState, HostError } from '../host-driver.ts'
+import type { Nic } from '../network/nic.ts'
+import { countCrash } from './crashes.ts'
 import { guestCondition } from './guest-condition.ts'
 import { type InstanceRecord, staysOff } from './record.ts'
 
@@ -20,37 +27,48 @@ const mostEarlierBoots = 16
 /** What others want to hear of an instance's progress, for figures and logs. */
 export interface ProgressEvents {
   attemptFailed(step: StepName): void
-  stepEnded(step: ObservedStep): void
+  stepEnded(step: Readonly<ObservedStep>): void
   /** The VMM is gone without having been asked to go. */
   vmmLost(cause: 'crash' | 'host'): void
   /** The machine has begun not to run its guest. */
   troubled(reason: MachineTrouble): void
 }
 
+export interface ProgressOptions {
+  crash: CrashPolicy
+  now: () => number
+  /** Make the record durable and have it reported. */
+  save: (record: InstanceRecord) => void
+  events: ProgressEvents
+}
+
+/** The record as its one writer has it. What is in its fields is replaced, never changed. */
+type Draft = { -readonly [Field in keyof InstanceRecord]: InstanceRecord[Field] }
+
 /**
- * Writes what happens to an instance into its record: what each event means for power, conditions, timeline and steps.
- * It decides nothing about what to do next (instance-plan.ts) and does nothing itself (instance-worker.ts).
+ * The one writer of an instance's record: what each event means for power, conditions, timeline and steps. It decides
+ * nothing about what to do next (plan.ts) and does nothing itself (acts.ts).
  */
 export class InstanceProgress {
-  readonly #record: InstanceRecord
+  readonly #record: Draft
   readonly #crashPolicy: CrashPolicy
   readonly #now: () => number
-  readonly #persist: () => void
+  readonly #persist: (record: InstanceRecord) => void
   readonly #events: ProgressEvents
   #readyAt = Number.NEGATIVE_INFINITY
 
-  constructor(
-    record: InstanceRecord,
-    crashPolicy: CrashPolicy,
-    now: () => number,
-    persist: () => void,
-    events: ProgressEvents,
-  ) {
-    this.#record = record
-    this.#crashPolicy = crashPolicy
+  /** Goes on from a record, of which it keeps its own. */
+  constructor(record: InstanceRecord, { crash, now, save, events }: ProgressOptions) {
+    this.#record = { ...record }
+    this.#crashPolicy = crash
     this.#now = now
-    this.#persist = persist
+    this.#persist = save
     this.#events = events
+  }
+
+  /** The record, always the same object; it changes with what happens. */
+  get record(): InstanceRecord {
+    return this.#record
   }
 
   /**
@@ -83,25 +101,72 @@ export class InstanceProgress {
     record.power = 'starting'
     record.off_cause = ''
     record.reboots = reboots
-    delete record.timeline.vmm_started_at
-    delete record.timeline.kernel_at
-    delete record.timeline.guest_ready_at
+    const { vmm_started_at: _started, kernel_at: _kernel, guest_ready_at: _ready, ...prepared } = record.timeline
+    record.timeline = prepared
     this.setCondition('Booted', 'unknown')
     this.setCondition('GuestReady', 'unknown')
     this.save()
   }
 
-  /** The VMM is about to be started. */
-  booting(hostBootId: string): void {
+  /** What its disk is made from, which outlives the image's entry in the catalogue; saved with the step that follows. */
+  madeFrom(image: DesiredImage): void {
+    this.#record.image = image
+  }
+
+  /** A step of the start has brought about what a condition says; saved with what follows. */
+  prepared(condition: 'ImageReady' | 'DiskReady' | 'NetworkReady'): void {
+    this.setCondition(condition, 'true')
+    const { timeline } = this.#record
+    const now = this.#now()
+    if (condition === 'NetworkReady') this.#note({ network_ready_at: now })
+    else if (condition === 'DiskReady') this.#note({ disk_ready_at: timeline.disk_ready_at ?? now })
+    else this.#note({ image_ready_at: timeline.image_ready_at ?? now })
+  }
+
+  /** The card is attached; saved with what follows. */
+  attached(netns: string, nic: Nic): void {
+    this.#record.netns = netns
+    this.#record.nic = nic
+  }
+
+  /** The card of the machine is as it is asked for by now; what of its rules is not in force, or null. */
+  networkChanged(nic: Nic, rulesFault: string | null): void {
+    this.#record.nic = nic
+    this.networkSeen(rulesFault, { mended: true })
+    this.save()
+  }
+
+  /** The VMM is about to be started; what its serial log has from a position on belongs to this boot. */
+  booting(hostBootId: string, serialStart: number): void {
     this.#endBoot()
     this.#readyAt = Number.NEGATIVE_INFINITY
     this.#record.host_boot_id = hostBootId
+    this.#record.boot_serial_start = serialStart
+    this.save()
+  }
+
+  /** The front of the serial log was cut, or its end was lost. */
+  serialDropped(bytes: number): void {
+    this.#record.serial_dropped += bytes
+    this.save()
+  }
+
+  /** A reboot is about to be carried out; saved with the shutdown that it begins with. */
+  rebooting(count: number): void {
+    this.#record.reboots = count
+  }
+
+  /** The VMM was told to go. */
+  shuttingDown(): void {
+    this.#record.power = 'shutting_down'
     this.save()
   }
 
   /** A start was given up because something else is wanted by now. */
   abandoned(): void {
-    for (const step of this.#record.steps) if (step.status === 'running') step.status = 'cancelled'
+    this.#record.steps = this.#record.steps.map((step) =>
+      step.status === 'running' ? { ...step, status: 'cancelled' } : step,
+    )
     this.off('host')
   }
 
@@ -136,7 +201,7 @@ export class InstanceProgress {
     record.power = 'running'
     record.off_cause = ''
     record.started_at = at
-    record.timeline.vmm_started_at = at
+    this.#note({ vmm_started_at: at })
     this.setCondition('Booted', 'true')
     this.save()
   }
@@ -148,9 +213,11 @@ export class InstanceProgress {
     if (reason === (record.trouble?.reason ?? null)) return
     const now = this.#now()
     if (reason === null) {
-      for (const type of ['Booted', 'GuestReady'] as const) {
-        const condition = record.conditions[type]
-        if (condition !== undefined) condition.at = now // it holds again since now
+      const { Booted: booted, GuestReady: ready } = record.conditions
+      record.conditions = {
+        ...record.conditions,
+        ...(booted === undefined ? {} : { Booted: { ...booted, at: now } }), // it holds again since now
+        ...(ready === undefined ? {} : { GuestReady: { ...ready, at: now } }),
       }
       record.trouble = null
     } else {
@@ -198,7 +265,7 @@ export class InstanceProgress {
   /** The kernel has said its first words. */
   kernelSeen(): void {
     if (this.#record.timeline.kernel_at !== undefined) return
-    this.#record.timeline.kernel_at = this.#now()
+    this.#note({ kernel_at: this.#now() })
     this.save()
   }
 
@@ -215,7 +282,7 @@ export class InstanceProgress {
     this.#readyAt = this.#now()
     this.#endBoot()
     record.ready_boot_id = marker.boot_id
-    record.timeline.guest_ready_at ??= this.#now()
+    this.#note({ guest_ready_at: record.timeline.guest_ready_at ?? this.#now() })
     const { status, reason, message } = guestCondition(marker)
     this.setCondition('GuestReady', status, reason, message)
     this.save()
@@ -240,21 +307,7 @@ export class InstanceProgress {
   /** The VMM is gone without having been asked to go, and is still wanted. */
   crashed(): void {
     this.#events.vmmLost('crash')
-    const record = this.#record
-    const { quickMs, maxQuickDeaths, firstPauseMs } = this.#crashPolicy
-    const now = this.#now()
-    const lived = now - (record.started_at ?? now)
-    record.restarts++
-    record.quick_deaths = lived < quickMs ? record.quick_deaths + 1 : 0
-    record.restart_not_before = now + firstPauseMs * 2 ** Math.max(0, record.quick_deaths - 1)
-    if (record.quick_deaths >= maxQuickDeaths) {
-      record.quick_deaths = 0
-      record.failure = {
-        code: 'crash_loop',
-        message: `QEMU ended within ${quickMs / 1000} s of its start ${maxQuickDeaths} times in a row.`,
-        retryable: true,
-      }
-    }
+    Object.assign(this.#record, countCrash(this.#record, this.#crashPolicy, this.#now()))
     this.off('crash', this.#endOfBoot() ?? { reason: 'vmm_crashed', message: 'QEMU ended unexpectedly.' })
   }
 
@@ -284,52 +337,61 @@ export class InstanceProgress {
     this.save()
   }
 
-  /** Begin a step anew; what is set in it is saved with what follows. */
-  beginStep(name: StepName): ObservedStep {
-    const record = this.#record
-    record.steps = record.steps.filter((step) => step.name !== name)
-    const step: ObservedStep = {
-      name,
-      status: 'running',
-      attempt: 0,
-      started_at: this.#now(),
-      finished_at: null,
-      error: null,
-    }
-    record.steps.push(step)
-    return step
+  /** A step that is reported, or undefined. */
+  step(name: StepName): Readonly<ObservedStep> | undefined {
+    return this.#record.steps.find((step) => step.name === name)
   }
 
-  /** Begin another attempt of a step that has not succeeded yet, or the step anew. */
-  resumeStep(name: StepName): ObservedStep {
-    const earlier = this.#record.steps.find((step) => step.name === name && step.status !== 'succeeded')
-    const step = earlier ?? this.beginStep(name)
-    step.status = 'running'
-    step.finished_at = null
-    step.attempt++
-    return step
+  /** Begin a step anew, without an attempt yet; saved with what follows. */
+  beginStep(name: StepName): void {
+    const begun = { status: 'running', attempt: 0, started_at: this.#now(), finished_at: null, error: null } as const
+    this.#record.steps = [...this.#record.steps.filter((step) => step.name !== name), { name, ...begun }]
   }
 
-  endStep(step: ObservedStep, status: 'succeeded' | 'failed', error: HostError | null = null): void {
-    step.status = status
-    step.finished_at = this.#now()
-    if (status === 'succeeded') step.error = null
-    else if (error !== null) this.attemptFailed(step, error)
-    this.#events.stepEnded(step)
+  /** Begin another attempt of a step that has begun; gives its number. */
+  beginAttempt(name: StepName): number {
+    const attempt = (this.step(name)?.attempt ?? 0) + 1
+    this.#changeStep(name, { status: 'running', attempt, finished_at: null })
+    this.save()
+    return attempt
   }
 
-  /** An attempt of a step has failed; another may follow. */
-  attemptFailed(step: ObservedStep, error: HostError): void {
-    step.error = { code: error.code, message: error.message }
-    this.#events.attemptFailed(step.name)
+  /** Begin another attempt of a step that has not succeeded yet, or of the step anew. */
+  resumeStep(name: StepName): void {
+    const earlier = this.step(name)
+    if (earlier === undefined || earlier.status === 'succeeded') this.beginStep(name)
+    this.beginAttempt(name)
+  }
+
+  /** A step is over; saved with what follows. */
+  endStep(name: StepName, status: 'succeeded' | 'failed', error: HostError | null = null): void {
+    const changes = { status, finished_at: this.#now() }
+    this.#changeStep(name, status === 'succeeded' ? { ...changes, error: null } : changes)
+    if (status === 'failed' && error !== null) this.attemptFailed(name, error)
+    const ended = this.step(name)
+    if (ended !== undefined) this.#events.stepEnded(ended)
+  }
+
+  /** An attempt of a step has failed; another may follow. Saved with what follows. */
+  attemptFailed(name: StepName, { code, message }: HostError): void {
+    this.#changeStep(name, { error: { code, message } })
+    this.#events.attemptFailed(name)
+  }
+
+  #changeStep(name: StepName, changes: Partial<ObservedStep>): void {
+    this.#record.steps = this.#record.steps.map((step) => (step.name === name ? { ...step, ...changes } : step))
+  }
+
+  #note(times: Partial<Record<HostTimelineField, number>>): void {
+    this.#record.timeline = { ...this.#record.timeline, ...times }
   }
 
   setCondition(type: HostCondition, status: 'true' | 'false' | 'unknown', reason = '', message = ''): void {
-    this.#record.conditions[type] = { status, reason, message, at: this.#now() }
+    this.#record.conditions = { ...this.#record.conditions, [type]: { status, reason, message, at: this.#now() } }
   }
 
   /** Make the record durable and have it reported. */
   save(): void {
-    this.#persist()
+    this.#persist(this.#record)
   }
 }

@@ -15,45 +15,47 @@ import type { Nic } from '../network/nic.ts'
 /**
  * What the agent knows of an instance, kept in the ledger: written before and after each act, so that an agent that was
  * killed at any line finds its way from here. A VMM is not in it: the process is looked for anew.
+ *
+ * Its one writer is the instance's `InstanceProgress`; everybody else sees it change, and cannot assign to it.
  */
 export interface InstanceRecord {
-  id: string
+  readonly id: string
   /** Number of the uid of its VMM. */
-  slot: number
-  vpc_id: string
+  readonly slot: number
+  readonly vpc_id: string
   /** Generation of the intent the record was last written under, and the highest that was carried out. */
-  seen_generation: number
-  done_generation: number
-  power: ObservedInstance['power']
-  off_cause: OffCause
+  readonly seen_generation: number
+  readonly done_generation: number
+  readonly power: ObservedInstance['power']
+  readonly off_cause: OffCause
   /** Intent under which the last run ended; a guest's own power-off counts only against that one. */
-  off_generation: number
+  readonly off_generation: number
   /** Last reboot count carried out, stored before it was acted on. */
-  reboots: number
+  readonly reboots: number
   /** Crashes since creation, and those in a row that came soon after a start. */
-  restarts: number
-  quick_deaths: number
-  restart_not_before: number
+  readonly restarts: number
+  readonly quick_deaths: number
+  readonly restart_not_before: number
   /** Host boot the VMM was started in; another one means that the host restarted, not that the VMM crashed. */
-  host_boot_id: string
-  started_at: number | null
+  readonly host_boot_id: string
+  readonly started_at: number | null
   /** Serial bytes dropped from the front of the log, and where the current boot starts (bytes since creation). */
-  serial_dropped: number
-  boot_serial_start: number
-  conditions: Partial<Record<HostCondition, ObservedCondition>>
-  timeline: Partial<Record<HostTimelineField, number>>
-  steps: ObservedStep[]
-  failure: ObservedFailure | null
+  readonly serial_dropped: number
+  readonly boot_serial_start: number
+  readonly conditions: Readonly<Partial<Record<HostCondition, Readonly<ObservedCondition>>>>
+  readonly timeline: Readonly<Partial<Record<HostTimelineField, number>>>
+  readonly steps: readonly Readonly<ObservedStep>[]
+  readonly failure: Readonly<ObservedFailure> | null
   /** Why the machine does not run its guest, or is not known to, and since when; null while it does or is off. */
-  trouble: { reason: MachineTrouble; at: number } | null
+  readonly trouble: { readonly reason: MachineTrouble; readonly at: number } | null
   /** Boot the guest last called itself ready in. */
-  ready_boot_id: string
+  readonly ready_boot_id: string
   /** Boots before that one, newest first: what is said in their name comes too late. */
-  earlier_boot_ids: string[]
+  readonly earlier_boot_ids: readonly string[]
   /** The image its disk is made from. */
-  image: DesiredImage | null
-  netns: string
-  nic: Nic | null
+  readonly image: Readonly<DesiredImage> | null
+  readonly netns: string
+  readonly nic: Readonly<Nic> | null
 }
 
 /** The record of an instance the host has not heard of before. */
@@ -90,10 +92,18 @@ export function newRecord(id: string, slot: number, vpcId: string): InstanceReco
 
 /** A record with what versions before this one did not write. */
 export function upgradeRecord(record: InstanceRecord): InstanceRecord {
-  if (record.nic !== null) {
-    record.nic = { ...{ security_groups: [], public_ip: '', bandwidth_mbps: 0 }, ...record.nic }
+  return {
+    ...record,
+    trouble: record.trouble ?? null,
+    earlier_boot_ids: record.earlier_boot_ids ?? [],
+    nic: record.nic === null ? null : { ...{ security_groups: [], public_ip: '', bandwidth_mbps: 0 }, ...record.nic },
   }
-  return { ...record, trouble: record.trouble ?? null, earlier_boot_ids: record.earlier_boot_ids ?? [] }
+}
+
+/** A record as it is in this boot of the host: public addresses went with the boot they were attached in. */
+export function inHostBoot(record: InstanceRecord, hostBootId: string): InstanceRecord {
+  if (record.nic === null || record.host_boot_id === hostBootId) return record
+  return { ...record, nic: { ...record.nic, public_ip: '' } }
 }
 
 /** Whether a run that ended so is over until somebody asks for another. */
@@ -130,7 +140,7 @@ export function observedInstance(record: InstanceRecord): ObservedInstance {
     started_at: record.started_at,
     conditions: conditionsOf(record),
     timeline: record.timeline,
-    steps: record.steps,
+    steps: [...record.steps],
     failure: record.failure,
     network: { netns: record.netns, interface: record.nic?.tap ?? '' },
   }

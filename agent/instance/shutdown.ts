@@ -1,4 +1,3 @@
-import type { ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
 import { endsBoot } from '@berth/contract/instances/machine-troubles.ts'
 import type { Logger } from 'pino'
 import type { GuestState, Vmm } from '../host-driver.ts'
@@ -61,18 +60,18 @@ export class InstanceShutdown {
     }
   }
 
-  /** End the process; when it does not end that is in the report, and thrown. */
-  async end(vmm: Vmm, step: ObservedStep | null): Promise<void> {
+  /** End the process, `asStep` as the step that has begun; when it does not end that is in the report, and thrown. */
+  async end(vmm: Vmm, { asStep }: { asStep: boolean }): Promise<void> {
     const { progress, calls, timeoutMs } = this.#options
     try {
       await calls.run({ name: 'shutdown', timeoutMs, work: () => vmm.quit() })
     } catch (error) {
       const known = stepError(error, 'shutdown')
-      if (step !== null) progress.endStep(step, 'failed', known)
+      if (asStep) progress.endStep('shutdown', 'failed', known)
       progress.notPoweredOff(known)
       throw known
     }
-    if (step !== null) progress.endStep(step, 'succeeded')
+    if (asStep) progress.endStep('shutdown', 'succeeded')
   }
 }
 

@@ -2,13 +2,12 @@ import type { Logger } from 'pino'
 import type { SerialFollower } from '../console/serial-follower.ts'
 import type { HostDriver, Vmm } from '../host-driver.ts'
 import { LedgerUnavailable } from '../ledger.ts'
+import type { Nic } from '../network/nic.ts'
 import { described, type Intent } from './intent.ts'
 import type { InstanceProgress } from './progress.ts'
-import type { InstanceRecord } from './record.ts'
 import { type InstanceSteps, stepError } from './steps.ts'
 
 export interface StartOptions {
-  record: InstanceRecord
   driver: HostDriver
   progress: InstanceProgress
   steps: InstanceSteps
@@ -49,48 +48,45 @@ export class InstanceStart {
 
   /** Have image, disk and network. Gives the network card. */
   async #prepare(intent: Intent, signal: AbortSignal) {
-    const { record, driver, progress, steps, now, reportProgress } = this.#options
+    const { driver, progress, steps, reportProgress } = this.#options
+    const { record } = progress
     const { instance } = intent
     const image = described(intent.image ?? record.image, 'image_not_available', `image ${instance.image_id}`)
     const network = described(intent.network, 'network_failed', `network ${instance.vpc_id}`)
-    record.image = image // a disk that is made from it outlives its entry in the catalogue
+    progress.madeFrom(image)
     await steps.run({
       name: 'image',
       condition: 'ImageReady',
       signal,
       work: (ending) => driver.ensureImage(instance, image, { signal: ending, onProgress: reportProgress }),
     })
-    record.timeline.image_ready_at ??= now()
     await steps.run({
       name: 'disk',
       condition: 'DiskReady',
       signal,
       work: (ending) => driver.ensureDisk(instance, network, image, { signal: ending }),
     })
-    record.timeline.disk_ready_at ??= now()
     const { netns, nic } = await steps.run({
       name: 'network',
       condition: 'NetworkReady',
       signal,
       work: (ending) => driver.ensureNetwork(instance, network, record.slot, { signal: ending }),
     })
-    record.timeline.network_ready_at = now()
-    record.netns = netns
-    record.nic = nic
+    progress.attached(netns, nic)
     progress.networkSeen(driver.rulesFault(record.vpc_id, nic))
     return nic
   }
 
-  async #boot({ instance }: Intent, unwanted: AbortSignal, nic: NonNullable<InstanceRecord['nic']>): Promise<void> {
-    const { record, driver, progress, steps, serial, now, onVmm } = this.#options
+  async #boot({ instance }: Intent, unwanted: AbortSignal, nic: Nic): Promise<void> {
+    const { driver, progress, steps, serial, now, onVmm } = this.#options
+    const { slot } = progress.record
     await serial.settled()
-    serial.beginBoot()
-    progress.booting(driver.hostBootId)
+    progress.booting(driver.hostBootId, serial.beginBoot())
     const vmm = await steps.run({
       name: 'boot',
       condition: 'Booted',
       signal: unwanted, // an agent that stops lets it come up: the next one adopts it
-      work: (ending) => driver.start(instance, nic, record.slot, { signal: ending }),
+      work: (ending) => driver.start(instance, nic, slot, { signal: ending }),
       discard: (late) => late.quit(),
     })
     onVmm(vmm)

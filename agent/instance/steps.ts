@@ -9,7 +9,7 @@ import type { InstanceProgress } from './progress.ts'
 /** A step of a start. */
 export interface StartStep<T> {
   name: HostStep
-  condition: HostCondition
+  condition: Exclude<HostCondition, 'GuestReady'>
   /** Aborted when the start is given up. */
   signal: AbortSignal
   work: (signal: AbortSignal) => Promise<T>
@@ -38,28 +38,26 @@ export class InstanceSteps {
 
   async run<T>({ name, condition, signal, work, discard }: StartStep<T>): Promise<T> {
     const timeoutMs = this.#settings.deadlinesMs[name]
-    const step = this.#progress.beginStep(name)
+    this.#progress.beginStep(name)
     for (;;) {
       signal.throwIfAborted()
-      step.attempt++
-      step.status = 'running'
-      this.#progress.save()
+      const attempt = this.#progress.beginAttempt(name)
       try {
         const call = { name, timeoutMs, signal, work }
         const value = await this.#calls.run(discard === undefined ? call : { ...call, discard })
-        this.#progress.endStep(step, 'succeeded')
-        if (condition !== 'Booted') this.#progress.setCondition(condition, 'true') // Booted comes with the CPUs' start
+        this.#progress.endStep(name, 'succeeded')
+        if (condition !== 'Booted') this.#progress.prepared(condition) // Booted comes with the CPUs' start
         return value
       } catch (error) {
         const known = stepError(error, name)
-        this.#progress.attemptFailed(step, known)
-        const pauseMs = this.#settings.retryPausesMs[step.attempt - 1]
+        this.#progress.attemptFailed(name, known)
+        const pauseMs = this.#settings.retryPausesMs[attempt - 1]
         if (signal.aborted || !known.tryAgain || pauseMs === undefined) {
-          this.#progress.endStep(step, 'failed')
+          this.#progress.endStep(name, 'failed')
           this.#progress.setCondition(condition, 'false', known.code, known.message)
           throw known
         }
-        this.#log.warn({ err: error, step: name, attempt: step.attempt }, 'the step failed; it is tried again')
+        this.#log.warn({ err: error, step: name, attempt }, 'the step failed; it is tried again')
         this.#progress.save()
         await pause(this.#timers, pauseMs, signal) // what aborts it is looked at above
       }

@@ -1,4 +1,3 @@
-import type { ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
 import { endsBoot } from '@berth/contract/instances/machine-troubles.ts'
 import type { Logger } from 'pino'
 import type { AgentSettings } from '../config.ts'
@@ -10,16 +9,13 @@ import type { Guest } from '../metadata/guest.ts'
 import { gatewayFor, isSameNic, type Nic } from '../network/nic.ts'
 import type { AgentMetrics } from '../report/metrics.ts'
 import type { Timers } from '../sys/timers.ts'
-import { adoptVmm } from './adoption.ts'
-import { BoundedCalls } from './bounded-calls.ts'
-import { described, type Intent } from './intent.ts'
+import { type InstanceAct, InstanceActs } from './acts.ts'
+import type { Intent } from './intent.ts'
 import { logOf } from './log.ts'
-import { graceOf, type InstanceAction, panicPolicyOf, planInstance } from './plan.ts'
-import { InstanceProgress } from './progress.ts'
+import { planInstance } from './plan.ts'
+import { InstanceProgress, type ProgressEvents } from './progress.ts'
 import type { InstanceRecord } from './record.ts'
-import { InstanceShutdown } from './shutdown.ts'
-import { InstanceStart } from './start.ts'
-import { InstanceSteps, stepError } from './steps.ts'
+import { WakeUp } from './wake-up.ts'
 
 /** Pause before an act that failed is planned anew, milliseconds. */
 const afterFailureMs = 2000
@@ -40,88 +36,59 @@ export interface WorkerEnvironment {
 }
 
 /**
- * Drives one instance to what is desired of it: plan, act, plan again, one act at a time. It and its InstanceProgress
- * are the only ones that write the instance's record. An act that takes long looks at the newest intent while it waits,
- * and every call of the driver has a deadline, so a delete never stands behind a download, a slow shutdown or a call that
- * hangs (docs/decisions/0014).
+ * Drives one instance to what is desired of it: plan, act (`InstanceActs`), plan again, one act at a time. An act that
+ * takes long looks at the newest intent while it waits, and every call of the driver has a deadline, so a delete never
+ * stands behind a download, a slow shutdown or a call that hangs (docs/decisions/0014). What happens is written into the
+ * instance's record by its `InstanceProgress` alone.
  *
  * The record's `power` over the life of an instance; each change is saved before the next line runs:
  *
  *   off ─start─▶ starting ─CPUs run─▶ running ─stop, delete, reboot─▶ shutting_down ─gone─▶ off ─remove─▶ absent
- *                                        └─ guest powers off, VMM dies ─▶ off
+ *                                        └─ guest powers off, guest fails, VMM dies ─▶ off
  */
 export class InstanceWorker {
-  readonly record: InstanceRecord
   readonly #env: WorkerEnvironment
   readonly #log: Logger
   readonly #progress: InstanceProgress
   readonly #serial: SerialFollower
-  readonly #calls: BoundedCalls
-  readonly #beginning: InstanceStart
-  readonly #ending: InstanceShutdown
+  readonly #acts: InstanceActs
+  readonly #stopping = new AbortController()
+  readonly #wakeUp: WakeUp
   #intent: Intent
-  #vmm: Vmm | null = null
-  /** The VMM whose guest has had its grace. */
-  #hadGrace: Vmm | null = null
-  #wake: () => void = () => {}
-  #dirty = true
   /** The record has changed since it was last written down. */
   #unsaved = false
-  #stopped = false
-  /** A change of the card was begun and has not succeeded: it may be neither as before nor as asked for. */
-  #cardInDoubt = false
-  readonly #stopping = new AbortController()
-  /** Gives up the start that is under way. */
-  #abort = new AbortController()
   #running: Promise<void> | null = null
 
   constructor(env: WorkerEnvironment, record: InstanceRecord, intent: Intent) {
     this.#env = env
-    this.record = record
     this.#intent = intent
     this.#log = logOf(env.log, record.id, () => this.#intent.instance.operation_id)
-    this.#progress = new InstanceProgress(record, env.settings.crash, env.now, () => env.save(record), {
-      attemptFailed: (step) => env.metrics.stepFailures.inc({ step }),
-      stepEnded: (step) => {
-        env.metrics.stepEnded(step)
-        const { name, status, attempt, error } = step
-        this.#log.info({ step: name, status, attempt, ...(error === null ? {} : { code: error.code }) }, 'step ended')
-      },
-      vmmLost: (cause) => env.metrics.vmmsLost.inc({ cause }),
-      troubled: (reason) => {
-        env.metrics.troubles.inc({ reason })
-        this.#log.warn({ reason }, 'the machine does not run its guest')
-      },
+    this.#wakeUp = new WakeUp(env.timers, this.#stopping.signal)
+    this.#progress = new InstanceProgress(record, {
+      crash: env.settings.crash,
+      now: env.now,
+      save: env.save,
+      events: progressEvents(env.metrics, this.#log),
     })
-    this.#calls = new BoundedCalls({
-      windDownMs: env.settings.windDownMs,
-      timers: env.timers,
-      log: this.#log,
-      onLate: () => this.#removeAgain(),
-    })
-    this.#ending = new InstanceShutdown({
-      progress: this.#progress,
-      calls: this.#calls,
-      timers: env.timers,
-      log: this.#log,
-      timeoutMs: env.settings.deadlinesMs.shutdown,
-    })
-    this.#serial = new SerialFollower(env.driver, record, env.timers, {
+    this.#serial = new SerialFollower(env.driver, this.record, env.timers, {
       onKernel: () => this.#note(() => this.#progress.kernelSeen()),
       onReady: (marker) => this.guestReady(marker),
-      onDropped: () => this.#note(() => this.#progress.save()),
+      onDropped: (bytes) => this.#note(() => this.#progress.serialDropped(bytes)),
     })
-    this.#beginning = new InstanceStart({
-      record,
-      driver: env.driver,
+    this.#acts = new InstanceActs({
+      ...env,
       progress: this.#progress,
-      steps: new InstanceSteps(this.#progress, this.#calls, env.settings, env.timers, this.#log),
       serial: this.#serial,
+      wakeUp: this.#wakeUp,
       log: this.#log,
-      now: env.now,
-      reportProgress: env.reportProgress,
-      onVmm: (vmm) => this.#follow(vmm),
+      intent: () => this.#intent,
+      stopping: this.#stopping.signal,
     })
+  }
+
+  /** The record as it is now; it changes with the instance. */
+  get record(): InstanceRecord {
+    return this.#progress.record
   }
 
   /** Look for a VMM that runs already, then begin to work. */
@@ -132,18 +99,15 @@ export class InstanceWorker {
   /** Take a newer intent; what is being done for an older one is given up where that is possible. */
   setIntent(intent: Intent): void {
     const before = this.#intent.instance
-    if (JSON.stringify(before) === JSON.stringify(intent.instance)) {
-      this.#intent = intent
-      return
-    }
     this.#intent = intent
-    if (before.power === 'running' && intent.instance.power !== 'running') this.#abort.abort()
-    this.#nudge()
+    if (JSON.stringify(before) === JSON.stringify(intent.instance)) return
+    if (before.power === 'running' && intent.instance.power !== 'running') this.#acts.giveUp()
+    this.#wakeUp.call()
   }
 
   /** The VMM that it follows, null while there is none. */
   get vmm(): Vmm | null {
-    return this.#vmm
+    return this.#acts.vmm
   }
 
   /** What a guest that asks is told; null while it has no card, or not everything about it is known. */
@@ -183,33 +147,37 @@ export class InstanceWorker {
 
   /** Stop working and let go of the VMM; it runs on. */
   async stop(): Promise<void> {
-    this.#stopped = true
     this.#stopping.abort()
-    this.#nudge()
     await this.#running
     this.#serial.stop()
-    this.#vmm?.detach()
+    this.#acts.detach()
+  }
+
+  get #stopped(): boolean {
+    return this.#stopping.signal.aborted
   }
 
   async #run(): Promise<void> {
     await this.#adoptUntilKnown()
     while (!this.#stopped) {
-      this.#dirty = false
+      this.#wakeUp.clear()
       try {
         if (this.#unsaved) this.#progress.save()
         this.#unsaved = false
         this.#notice()
         const action = planInstance(this.#intent.instance, this.#situation(), this.#env.now())
-        if (action.kind === 'none' || action.kind === 'wait') {
-          if (action.kind === 'none') this.#progress.settled()
-          await this.#idle(action)
+        if (action.kind === 'none') {
+          this.#progress.settled()
+          await this.#wakeUp.pause(null)
+        } else if (action.kind === 'wait') {
+          await this.#wakeUp.pause(action.untilMs - this.#env.now())
         } else {
-          await this.#performMeasured(action)
+          await this.#perform(action)
         }
       } catch (error) {
         this.#log.error({ err: error }, 'the act failed; it is tried again')
         this.#unsaved ||= error instanceof LedgerUnavailable
-        await this.#pause(afterFailureMs)
+        await this.#wakeUp.pause(afterFailureMs)
       }
     }
   }
@@ -221,7 +189,7 @@ export class InstanceWorker {
     } catch (error) {
       this.#log.error({ err: error }, 'an event could not be saved; it is tried again')
       this.#unsaved = true
-      this.#nudge()
+      this.#wakeUp.call()
     }
   }
 
@@ -232,39 +200,14 @@ export class InstanceWorker {
   async #adoptUntilKnown(): Promise<void> {
     while (!this.#stopped) {
       try {
-        return await this.#adopt()
+        return await this.#acts.adopt()
       } catch (error) {
         if (this.#intent.instance.power === 'deleted') return
         this.#log.error({ err: error }, 'looking for a running VMM failed; it is tried again')
-        this.#dirty = false
-        await this.#pause(afterFailureMs)
+        this.#wakeUp.clear()
+        await this.#wakeUp.pause(afterFailureMs)
       }
     }
-  }
-
-  #adopt(): Promise<void> {
-    const { driver, settings } = this.#env
-    return adoptVmm({
-      record: this.record,
-      driver,
-      progress: this.#progress,
-      calls: this.#calls,
-      serial: this.#serial,
-      log: this.#log,
-      timeoutMs: settings.deadlinesMs.boot,
-      onVmm: (vmm) => this.#follow(vmm),
-      onLost: (cause) => this.#lost(cause),
-    })
-  }
-
-  /** The VMM is gone. That is no crash of an instance that is to go off anyway. */
-  #lost(cause: 'crash' | 'host'): void {
-    const { trouble } = this.record
-    const hasFailed = trouble !== null && endsBoot(trouble.reason)
-    if (this.#intent.instance.power !== 'running') this.#progress.off('host')
-    else if (cause === 'host') this.#progress.hostRestarted()
-    else if (hasFailed && panicPolicyOf(this.#intent.instance) === 'stop') this.#progress.stoppedAfterPanic()
-    else this.#progress.crashed()
   }
 
   /** Take in what the VMM did since the last look. */
@@ -274,17 +217,19 @@ export class InstanceWorker {
     if (record.seen_generation !== instance.generation) {
       this.#progress.see(instance.generation, instance.power_since)
     }
-    const vmm = this.#vmm
-    if (vmm !== null && !vmm.exited()) this.#noticeGuest(vmm)
+    const { vmm } = this
+    if (vmm === null) return
+    this.#noticeGuest(vmm)
     // what had begun to go, by the host or by itself, is seen off by the act that follows
-    if (vmm === null || !vmm.exited() || vmm.guestState() === 'off' || record.power === 'shutting_down') return
-    this.#vmm = null
+    if (!vmm.exited() || vmm.guestState() === 'off' || record.power === 'shutting_down') return
     this.#log.error('the VMM ended unexpectedly')
-    this.#lost('crash')
+    this.#acts.lost('crash')
   }
 
   #noticeGuest(vmm: Vmm): void {
     const guest = vmm.guestState()
+    const hasFailed = guest !== 'running' && guest !== 'off' && endsBoot(guest)
+    if (vmm.exited() && !hasFailed) return // what it did last says nothing of why it ended
     const { power } = this.record
     // adopted, and started by an agent that was killed before it could note that it runs
     if ((power === 'starting' || power === 'off') && guest !== 'off' && guest !== 'unreachable') {
@@ -316,189 +261,46 @@ export class InstanceWorker {
     const { driver } = this.#env
     // a subnet's gateway stays what it is, so one that is not described has the card's
     const wanted = driver.wantedNic(instance, gatewayFor(instance, network) ?? nic.gateway, this.record.slot)
-    return !this.#cardInDoubt && isSameNic(nic, wanted) && driver.keepsAddress(instance.vpc_id, nic)
+    return !this.#acts.cardInDoubt && isSameNic(nic, wanted) && driver.keepsAddress(instance.vpc_id, nic)
   }
 
   #vmmSituation() {
-    if (this.#vmm === null) return 'none'
-    const guest = this.#vmm.guestState()
+    const { vmm } = this
+    if (vmm === null) return 'none'
+    const guest = vmm.guestState()
     if (guest === 'off') return 'guest_off'
     if (this.record.power === 'shutting_down') return 'shutting_down'
     return guest !== 'running' && endsBoot(guest) ? 'guest_failed' : 'running'
   }
 
-  async #performMeasured(action: Exclude<InstanceAction, { kind: 'none' | 'wait' }>): Promise<void> {
+  async #perform(action: InstanceAct): Promise<void> {
     const startedAt = performance.now()
     const acted = (outcome: 'done' | 'failed') =>
       this.#env.metrics.acted(action.kind, outcome, performance.now() - startedAt)
+    this.#log.info({ action: action.kind }, 'acting')
     try {
-      await this.#perform(action)
+      await this.#acts.perform(action)
       acted('done')
     } catch (error) {
       acted('failed')
       throw error
     }
   }
+}
 
-  async #perform(action: Exclude<InstanceAction, { kind: 'none' | 'wait' }>): Promise<void> {
-    this.#log.info({ action: action.kind }, 'acting')
-    switch (action.kind) {
-      case 'start':
-        return this.#startInstance()
-      case 'shutdown':
-        return this.#shutdown()
-      case 'reboot':
-        this.record.reboots = action.count // saved by the shutdown before it acts: at most once
-        return this.#shutdown()
-      case 'network':
-        return this.#changeNetwork()
-      case 'quit':
-        return this.#quitAfterGuestOff()
-      case 'end_failed':
-        return this.#endFailed()
-      case 'remove':
-        return this.#remove()
-    }
-  }
-
-  #startInstance(): Promise<void> {
-    this.#abort = new AbortController()
-    return this.#beginning.run(this.#intent, { unwanted: this.#abort.signal, stopping: this.#stopping.signal })
-  }
-
-  /** Have the network card of a machine as it is asked for by now. */
-  async #changeNetwork(): Promise<void> {
-    const { instance } = this.#intent
-    const network = described(this.#intent.network, 'network_failed', `network ${instance.vpc_id}`)
-    this.#abort = new AbortController()
-    const given = AbortSignal.any([this.#abort.signal, this.#stopping.signal])
-    this.#cardInDoubt = true
-    const call = {
-      name: 'network',
-      timeoutMs: this.#env.settings.deadlinesMs.network,
-      signal: given,
-      work: (signal: AbortSignal) => this.#env.driver.ensureNetwork(instance, network, this.record.slot, { signal }),
-    }
-    const { nic } = await this.#calls.run(call).catch((error) => {
-      if (!given.aborted) this.#progress.networkNotChanged(stepError(error, 'network'))
-      throw error
-    })
-    this.#cardInDoubt = false
-    this.record.nic = nic
-    this.#progress.networkSeen(this.#env.driver.rulesFault(this.record.vpc_id, nic), { mended: true })
-    this.#progress.save()
-  }
-
-  /** Power button, then time for the guest, then the end of the process. */
-  async #shutdown(): Promise<void> {
-    const vmm = this.#vmm
-    if (vmm === null) return
-    const step = this.#progress.resumeStep('shutdown')
-    this.record.power = 'shutting_down'
-    this.#progress.save()
-    if (this.#hadGrace !== vmm) {
-      await this.#ending.giveGrace(vmm, {
-        seconds: () => graceOf(this.#intent.instance),
-        givenUp: () => this.#stopped,
-        pause: (ms) => {
-          this.#dirty = false
-          return this.#pause(ms)
-        },
-      })
-    }
-    if (this.#stopped) return
-    this.#hadGrace = vmm
-    if (await this.#powerOff(vmm, step)) this.#progress.off('host')
-  }
-
-  async #quitAfterGuestOff(): Promise<void> {
-    const vmm = this.#vmm
-    if (vmm === null) return
-    // a shutdown that an agent before this one began is the host's doing
-    const { power, reboots } = this.#intent.instance
-    const asked = this.record.power === 'shutting_down' || power !== 'running' || reboots.count > this.record.reboots
-    if (await this.#powerOff(vmm, null)) this.#progress.off(asked ? 'host' : 'guest')
-  }
-
-  /** End a guest that cannot go on. What follows is told from the record, as also when an agent finds it ended. */
-  async #endFailed(): Promise<void> {
-    const vmm = this.#vmm
-    if (vmm !== null && (await this.#powerOff(vmm, null))) this.#lost('crash')
-  }
-
-  /**
-   * End the process; tried again for as long as it takes, since nothing may be done beside it. Gives false when it is
-   * left to the clean-up of a deleted instance, which has a way of its own.
-   */
-  async #powerOff(vmm: Vmm, step: ObservedStep | null): Promise<boolean> {
-    try {
-      await this.#ending.end(vmm, step)
-      this.#vmm = null
-      return true
-    } catch (error) {
-      if (this.#intent.instance.power !== 'deleted') throw error
-      this.#log.error({ err: error }, 'the VMM does not end; the clean-up is left to end it')
-      vmm.detach()
-      this.#vmm = null
-      return false
-    }
-  }
-
-  async #remove(): Promise<void> {
-    const { record } = this
-    const step = this.#progress.resumeStep('clean-up')
-    this.#progress.save()
-    this.#serial.stop()
-    await this.#serial.settled()
-    await this.#env.flushConsole(record.id)
-    try {
-      await this.#calls.run({
-        name: 'clean-up',
-        timeoutMs: this.#env.settings.deadlinesMs['clean-up'],
-        work: (signal) => this.#env.driver.remove(record.id, record.vpc_id, { signal }),
-        besideOthers: true, // what they bring after all is removed again
-      })
-    } catch (error) {
-      this.#progress.endStep(step, 'failed', stepError(error, 'clean-up'))
-      this.#progress.save()
-      throw error
-    }
-    this.#progress.endStep(step, 'succeeded')
-    this.#progress.removed()
-    this.#log.info('removed')
-  }
-
-  /** A call that was given up has ended after all, perhaps after its instance was removed. */
-  async #removeAgain(): Promise<void> {
-    const { id, vpc_id: vpcId, power } = this.record
-    if (power !== 'absent') return
-    const signal = AbortSignal.timeout(this.#env.settings.deadlinesMs['clean-up'])
-    await this.#env.driver.remove(id, vpcId, { signal })
-  }
-
-  #follow(vmm: Vmm): void {
-    this.#vmm = vmm
-    vmm.onChange(() => this.#nudge())
-  }
-
-  #nudge(): void {
-    this.#dirty = true
-    this.#wake()
-  }
-
-  async #idle(action: { kind: 'none' } | { kind: 'wait'; untilMs: number }): Promise<void> {
-    if (this.#dirty) return
-    await this.#pause(action.kind === 'wait' ? action.untilMs - this.#env.now() : null)
-  }
-
-  /** Wait for a nudge, at most so long. */
-  async #pause(ms: number | null): Promise<void> {
-    if (this.#dirty || this.#stopped) return
-    const { promise, resolve } = Promise.withResolvers<void>()
-    this.#wake = resolve
-    const end = ms === null ? null : this.#env.timers.after(Math.max(0, ms), resolve)
-    await promise
-    end?.()
-    this.#wake = () => {}
+/** Counts and logs what happens to an instance. */
+function progressEvents(metrics: AgentMetrics, log: Logger): ProgressEvents {
+  return {
+    attemptFailed: (step) => metrics.stepFailures.inc({ step }),
+    stepEnded: (step) => {
+      metrics.stepEnded(step)
+      const { name, status, attempt, error } = step
+      log.info({ step: name, status, attempt, ...(error === null ? {} : { code: error.code }) }, 'step ended')
+    },
+    vmmLost: (cause) => metrics.vmmsLost.inc({ cause }),
+    troubled: (reason) => {
+      metrics.troubles.inc({ reason })
+      log.warn({ reason }, 'the machine does not run its guest')
+    },
   }
 }

@@ -169,7 +169,11 @@ describe('a guest that panics', () => {
     expect(first.exited()).toBe(true)
     await stack.reach(instance.id, 'ready')
     vmmOf(stack, instance.id).becomes('internal_error')
-    expect((await stack.reach(instance.id, 'stopped')).status).toMatchObject({ reason: 'crash_loop', restarts: 2 })
+    expect((await stack.reach(instance.id, 'stopped')).status).toMatchObject({
+      reason: 'crash_loop',
+      message: 'The guest failed within 60 s of its start 2 times in a row.',
+      restarts: 2,
+    })
   })
 
   test('says so during the pause before it is started again', async () => {
