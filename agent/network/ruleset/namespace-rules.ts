@@ -163,16 +163,16 @@ function onlyOf({ groups }: RulesetPlan, refused: ReadonlyMap<string, string>): 
   return new Map([...refused].filter(([key]) => keys.has(key)))
 }
 
-/** Whether nft(8) itself said no, in contrast to one that was ended or could not be started. */
+/** Whether the command itself said no, in contrast to one that was ended or could not be started. */
 function isRefusal(error: unknown): error is CommandError {
   return error instanceof CommandError && error.exitCode !== null
 }
 
-/** What nft(8) said; the first line has the place and the reason. Throws what is no refusal. */
+/** What was said of it; the first line has the place and the reason. Throws what is no refusal. */
 function refusalOf(error: unknown): string {
   if (!isRefusal(error)) throw error
   const [line = ''] = error.stderrTail.split('\n')
-  return `nft refuses it: ${line.replace(/^(?:\S+:\d+:[\d-]+: )?(?:Error: )?/, '').slice(0, 300)}`
+  return `it cannot be loaded: ${line.replace(/^(?:\S+:\d+:[\d-]+: )?(?:Error: )?/, '').slice(0, 300)}`
 }
 
 function messageOf(error: unknown): string {

@@ -1,4 +1,5 @@
 import { groupKey } from '@berth/contract/hosts/names.ts'
+import { parseAddress } from '@berth/contract/networks/cidr.ts'
 import { type PolicyGroup, type PolicyRule, ruleFault } from '@berth/contract/networks/policy.ts'
 import { linkLocalRange, nameServerUser, serviceAddress, uplinkInside, uplinkRange } from '../names.ts'
 import type { Nic } from '../nic.ts'
@@ -127,7 +128,7 @@ const rateChain = (mbps: number) => `rate_${mbps}`
 const rateSet = (mbps: number) => `spent_${mbps}`
 
 function hexadecimal(address: string): string {
-  return Buffer.from(address.split('.').map(Number)).toString('hex')
+  return (parseAddress(address) ?? 0).toString(16).padStart(8, '0')
 }
 
 function sorted(nics: readonly Nic[]): Nic[] {

@@ -16,9 +16,15 @@ test('name servers are those of the lines that name an IPv4 address, in their or
   expect(parseNameServers('')).toEqual([])
 })
 
-test.each(['192.0.2.1,evil', '192.0.2.1\\nconf-script=/x', '#53', '192.0.2.1#53', '1.2.3', '0x7f.1', '192.0.2.256'])(
-  '%s is no address, and does not get into the configuration of dnsmasq',
-  (address) => {
-    expect(parseNameServers(`nameserver ${address}\n`)).toEqual([])
-  },
-)
+test.each([
+  '192.0.2.1,evil',
+  '192.0.2.1\\nconf-script=/x',
+  '#53',
+  '192.0.2.1#53',
+  '1.2.3',
+  '0x7f.1',
+  '192.0.2.256',
+  '010.0.0.53',
+])('%s is no address, and does not get into the configuration of dnsmasq', (address) => {
+  expect(parseNameServers(`nameserver ${address}\n`)).toEqual([])
+})

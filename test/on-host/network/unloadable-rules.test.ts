@@ -17,7 +17,7 @@ const unloadable = [
   [
     'a port beyond the last',
     rule('ingress', 'udp', [70_000, 70_000]),
-    /^sg-bad is .*rule 1: nft refuses it: .*out of range/,
+    /^sg-bad is .*rule 1: it cannot be loaded: .*out of range/,
   ],
 ] as const
 
@@ -106,7 +106,7 @@ describe('where nothing can be loaded at all', () => {
       (error) => expect(String(error)).toContain('datatype mismatch'),
     )
     expect(net.networks.rulesFault(vpc, staying.nic)).toMatch(
-      /^sg-open is not in force: nft .*; sg-new is not in force: /,
+      /^sg-open is not in force: it cannot be loaded: .*; sg-new is not in force: /,
     )
   })
 
