@@ -829,6 +829,8 @@ export interface components {
             id: string;
             /** @enum {string} */
             type: "instance.create" | "instance.start" | "instance.stop" | "instance.reboot" | "instance.delete";
+            /** @enum {string} */
+            resource_type: "instance";
             resource_id: string;
             /** @enum {string} */
             status: "pending" | "running" | "succeeded" | "failed" | "cancelled";
@@ -2249,6 +2251,7 @@ export interface operations {
                 limit?: number;
                 /** @description next_cursor of the page before */
                 cursor?: string;
+                resource_type?: "instance";
                 resource_id?: string;
                 type?: "instance.create" | "instance.start" | "instance.stop" | "instance.reboot" | "instance.delete";
                 status?: "pending" | "running" | "succeeded" | "failed" | "cancelled";

@@ -82,6 +82,8 @@ export interface ServerConfig {
   /** Pools of public addresses; the first one is used where none is named. */
   publicPools?: readonly PublicPoolConfig[]
   settings?: Partial<Settings>
+  /** Have the resources that the contract's example names, before the first request; key-001 gets this public key. */
+  examplePublicKey?: string
   /** Registries whose metrics `GET /metrics` prints with the server's own: of the process, of an agent in it. */
   otherMetrics?: readonly Registry[]
   /** Milliseconds UTC; the real clock unless given. */

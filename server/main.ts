@@ -22,8 +22,6 @@ const loopback = ['127.0.0.1', '::1', 'localhost']
 export interface RunningServer {
   /** Base URL without a slash at the end. */
   url: string
-  /** Make the resources the contract's example names; key-001 gets this public key. */
-  ensureExamples(publicKey: string): Promise<void>
   stop(): Promise<void>
 }
 
@@ -72,7 +70,6 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   const host = config.listen.host === '::1' ? '[::1]' : config.listen.host
   return {
     url: `http://${host}:${port}`,
-    ensureExamples: (publicKey) => ensureExampleResources(ctx, publicKey),
     async stop() {
       ctx.readiness.stop()
       if (settings.drainMs > 0) await delay(settings.drainMs)
@@ -90,6 +87,7 @@ async function openHttp(ctx: Context, config: ServerConfig) {
     ctx,
     config.hosts.map((host) => host.hostId),
   )
+  if (config.examplePublicKey !== undefined) await ensureExampleResources(ctx, config.examplePublicKey)
   const app = await buildApi(ctx, config.hosts)
   try {
     await app.listen({ host: config.listen.host, port: config.listen.port })

@@ -53,6 +53,8 @@ export const testImages: readonly CatalogueImage[] = [
 /** Bound of every wait for something that comes soon on an idle machine; one where eight others compute takes its time. */
 const longestWaitSeconds = 60
 
+const anywhere = { cidr: '0.0.0.0/0' }
+
 /** A public key that belongs to nobody. */
 export const testPublicKey =
   'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f nobody@test'
@@ -78,6 +80,7 @@ export interface StackOptions {
   images?: readonly CatalogueImage[]
   /** None unless given. */
   publicPools?: readonly PublicPoolConfig[]
+  examplePublicKey?: string
   /** Where server and agent log, each with the field `process`; BERTH_TEST_LOG unless given. */
   log?: Logger
   /** What GET /metrics prints besides the figures of server and agent. */
@@ -166,7 +169,7 @@ export class Stack {
 
   /** Start the server, after the first time on the port it had before. */
   async startServer(changed: ChangeableOptions = {}): Promise<void> {
-    const { settings, now, images = testImages, publicPools = [] } = { ...this.#options, ...changed }
+    const { settings, now, images = testImages, publicPools = [], examplePublicKey } = { ...this.#options, ...changed }
     this.#server = await startServer(
       {
         listen: { host: '127.0.0.1', port: this.#port },
@@ -179,6 +182,7 @@ export class Stack {
         // short, so that what time alone brings about comes soon after a test moved its clock
         settings: { controllerPeriodMs: 20, ...settings },
         ...(now === undefined ? {} : { now }),
+        ...(examplePublicKey === undefined ? {} : { examplePublicKey }),
       },
       this.#log.child({ process: 'server' }),
     )
@@ -242,9 +246,29 @@ export class Stack {
     return release
   }
 
-  /** Make the resources the contract's example names. */
+  /** Make the resources the contract's example names, as a caller would; those that are there stay as they are. */
   async ensureExamples(): Promise<void> {
-    await this.#server?.ensureExamples(testPublicKey)
+    const { publicPools = [] } = this.#options
+    const open = (port: number) => ({ protocol: 'tcp', port_from: port, port_to: port, remote: anywhere })
+    const rules = (...ports: number[]) => [
+      ...ports.map((port) => ({ direction: 'ingress', ...open(port), description: '' })),
+      { direction: 'egress', protocol: 'any', remote: anywhere, description: 'everything out' },
+    ]
+    for (const [path, id, name, spec] of [
+      ['vpcs', 'vpc-abc123', 'example', { cidr: '10.0.0.0/16' }],
+      [
+        'subnets',
+        'subnet-def456',
+        'example',
+        { vpc_id: 'vpc-abc123', cidr: '10.0.1.0/24', auto_assign_public_ip: publicPools.length > 0 },
+      ],
+      ['security-groups', 'sg-web', 'web', { description: '', rules: rules(80, 443) }],
+      ['security-groups', 'sg-ssh', 'ssh', { description: '', rules: rules(22) }],
+      ['ssh-keys', 'key-001', 'example', { public_key: testPublicKey }],
+    ] as const) {
+      const { status, text } = await this.api('POST', `/v1/${path}`, { id, metadata: { name }, spec })
+      if (status !== 201 && status !== 409) throw new Error(`${path} ${id}: ${text}`)
+    }
   }
 
   /**

@@ -65,11 +65,11 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
         instanceTypes,
         settings: { allowPrivateImageSources: options.allowPrivateImageSources },
         publicPools: options.publicPool ?? defaultPublicPools,
+        examplePublicKey: await ensureExampleKey(paths.keys),
         otherMetrics: [agentMetrics, processMetrics()],
       },
       log.child({ process: 'server' }),
     )
-    await server.ensureExamples(await ensureExampleKey(paths.keys))
     const { stepDeadlines, agentSettings } = options
     agent = startAgent(
       {

@@ -84,12 +84,12 @@ export class CliStack {
         images,
         instanceTypes,
         publicPools: [{ name: 'default', cidr: '203.0.113.0/24' }],
+        examplePublicKey: publicKey,
         now,
       },
       pino({ level: 'silent' }),
     )
     host.connect(server.url)
-    await server.ensureExamples(publicKey)
     await host.heartbeat()
     return new CliStack(directory, host, server, clock)
   }

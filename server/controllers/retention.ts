@@ -1,10 +1,9 @@
-import { hasEnded } from '@berth/contract/operations.ts'
+import { hasEnded, type OperationType, operationKinds } from '@berth/contract/operations.ts'
 import type { Context } from '../context.ts'
-import { expireOperation } from '../domain/instances/settlement.ts'
+import { resourceKinds } from '../domain/resource-kinds.ts'
 import { deleteOldEvents, hasEventBefore } from '../store/events.ts'
 import { listNewlySilentHosts, updateSilent } from '../store/hosts/hosts.ts'
 import { deleteOldIdempotencyKeys, listOldIdempotencyKeys } from '../store/idempotency-keys.ts'
-import { deleteInstance, findInstance, listExpiredInstances } from '../store/instances/instances.ts'
 import { deleteOperations, getOperation, listOldOperations, listOverdueOperations } from '../store/operations.ts'
 import type { ControllerPass } from './driver.ts'
 
@@ -16,7 +15,7 @@ const sweepSize = 5000
 /**
  * What time alone brings about: operations past their deadline end, hosts fall silent, tombstones and old operations are
  * removed.
- * Everything else follows from a report in the transaction that stores it (domain/instances/settlement.ts).
+ * Everything else follows from a report in the transaction that stores it (domain/instances/settlement.ts), and what time brings about for a kind of resource is in `resourceKinds`.
  */
 export function retentionPass(ctx: Context): ControllerPass {
   const startedAt = ctx.now()
@@ -59,17 +58,20 @@ async function expireOverdue(ctx: Context): Promise<number> {
     await ctx.store.write(async (tx) => {
       const operation = await getOperation(tx.db, id)
       if (hasEnded(operation.status)) return // it ended since it was listed
-      await expireOperation(tx, await findInstance(tx.db, operation.resource_id), operation, ctx.now())
+      await kindOf(operation).expire(tx, operation, ctx.now())
     })
   }
   return overdue.length
 }
 
+function kindOf({ type }: { type: OperationType }) {
+  return resourceKinds[operationKinds[type].resource_type]
+}
+
 async function removeTombstones(ctx: Context): Promise<number> {
-  const before = ctx.now() - ctx.settings.tombstoneMs
-  const ids = await listExpiredInstances(ctx.store.read, before, batchSize)
-  for (const id of ids) await ctx.store.write((tx) => deleteInstance(tx, id))
-  return ids.length
+  let removed = 0
+  for (const kind of Object.values(resourceKinds)) removed += await kind.removeTombstones(ctx)
+  return removed
 }
 
 async function removeOldOperations(ctx: Context): Promise<number> {

@@ -5,7 +5,7 @@ import {
   type Operation,
   type OperationError,
   type OperationType,
-  type StepName,
+  operationKinds,
 } from '@berth/contract/operations.ts'
 import { toRfc3339, toRfc3339Millis } from '@berth/contract/units.ts'
 import { type Context, deadlineMs } from '../context.ts'
@@ -20,15 +20,6 @@ import {
 } from '../store/operations.ts'
 import type { StoredOperation } from '../store/schema.ts'
 import type { Transaction } from '../store/transaction.ts'
-
-/** The steps each type of operation goes through, in order. */
-const stepsOf = {
-  'instance.create': ['schedule', 'image', 'disk', 'network', 'boot'],
-  'instance.start': ['image', 'disk', 'network', 'boot'],
-  'instance.stop': ['shutdown'],
-  'instance.reboot': ['shutdown', 'boot'],
-  'instance.delete': ['shutdown', 'clean-up'],
-} as const satisfies Record<OperationType, readonly StepName[]>
 
 /**
  * Open an operation on a resource, in the transaction of the intent it brings about. An open one it replaces is
@@ -45,7 +36,7 @@ export async function openOperation(
     type: about.type,
     resource_id: about.resourceId,
     status: 'pending',
-    steps: stepsOf[about.type].map((name) => ({
+    steps: operationKinds[about.type].steps.map((name) => ({
       name,
       status: 'pending',
       attempt: 0,
@@ -139,6 +130,7 @@ export function operationDocument(operation: StoredOperation): Operation {
   return {
     id: operation.id,
     type: operation.type,
+    resource_type: operationKinds[operation.type].resource_type,
     resource_id: operation.resource_id,
     status: operation.status,
     steps: operation.steps.map((step) => ({

@@ -10,7 +10,7 @@ import {
 } from './idempotency-keys.ts'
 import {
   deleteOperations,
-  findOperation,
+  findLastOperation,
   getOperation,
   insertOperation,
   listOldOperations,
@@ -69,8 +69,8 @@ describe.each(engines)('operations on $name', (engine) => {
     expect(await list({ type: 'instance.stop' }, { limit: 10 })).toEqual(['op-2'])
     expect(await list({ status: 'pending', resource_id: 'inst-a' }, { limit: 10 })).toEqual(['op-4', 'op-1'])
     expect(ids(await listOpenOperations(store.read, 'inst-a'))).toEqual(['op-1', 'op-4'])
-    expect((await findOperation(store.read, 'inst-a', 'instance.create'))?.id).toBe('op-1')
-    expect(await findOperation(store.read, 'inst-a', 'instance.reboot')).toBe(null)
+    expect((await findLastOperation(store.read, 'inst-a', 'instance.create'))?.id).toBe('op-3')
+    expect(await findLastOperation(store.read, 'inst-a', 'instance.reboot')).toBe(null)
   })
 
   test('only open operations are overdue, only ended ones grow old', async () => {

@@ -1,4 +1,10 @@
-import type { OperationStatus, OperationType } from '@berth/contract/operations.ts'
+import {
+  type OperationResource,
+  type OperationStatus,
+  type OperationType,
+  operationKinds,
+  operationTypes,
+} from '@berth/contract/operations.ts'
 import { ApiError } from '../api-error.ts'
 import type { Change } from './change.ts'
 import { insertRow, prepare } from './engine/prepared.ts'
@@ -13,6 +19,7 @@ export async function getOperation(db: Reader, id: string): Promise<StoredOperat
 }
 
 export interface OperationFilter {
+  resource_type?: OperationResource
   resource_id?: string
   type?: OperationType
   status?: OperationStatus
@@ -29,8 +36,15 @@ export async function listOperations(
     const wanted = filter[column]
     if (wanted !== undefined) query = query.where(column, '=', wanted)
   }
+  if (filter.resource_type !== undefined) {
+    query = query.where('type', 'in', typesOn(filter.resource_type))
+  }
   if (page.after !== undefined) query = query.where('id', '<', page.after)
   return (await query.execute()).map(parse)
+}
+
+function typesOn(resource: OperationResource): OperationType[] {
+  return operationTypes.filter((type) => operationKinds[type].resource_type === resource)
 }
 
 const open = prepare((db, place) =>
@@ -47,8 +61,8 @@ export async function listOpenOperations(db: Reader, resourceId: string): Promis
   return (await open.all(db, { resource_id: resourceId })).map(parse)
 }
 
-/** The first operation of a type on a resource, or null. */
-export async function findOperation(
+/** The last operation of a type on a resource, or null. */
+export async function findLastOperation(
   db: Reader,
   resourceId: string,
   type: OperationType,
@@ -58,7 +72,8 @@ export async function findOperation(
     .selectAll()
     .where('resource_id', '=', resourceId)
     .where('type', '=', type)
-    .orderBy('id')
+    .orderBy('id', 'desc')
+    .limit(1)
     .executeTakeFirst()
   return row === undefined ? null : parse(row)
 }

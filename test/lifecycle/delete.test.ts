@@ -1,7 +1,7 @@
 import { defaultAgentSettings } from '@berth/agent/config.ts'
 import type { Subnet } from '@berth/contract/networks/subnets.ts'
 import { describe, expect, test } from 'vitest'
-import { type Stack, startStack, until } from '../stack.ts'
+import { type Stack, startStack, TestClock, until } from '../stack.ts'
 
 async function expectNothingHeld(stack: Stack): Promise<void> {
   expect(stack.host.leftovers()).toEqual([])
@@ -80,6 +80,26 @@ describe('a delete wins', () => {
     stack.hold('quit')
     expect(await stack.ended(await stack.act(id, 'stop', { force: true }))).toMatchObject({ status: 'failed' })
     expect(await stack.ended(await stack.delete(id))).toMatchObject({ status: 'succeeded' })
+    await expectNothingHeld(stack)
+  })
+
+  test('over a deletion that did not end in time: another one begins anew, and ends', async () => {
+    const clock = new TestClock()
+    await using stack = await startStack({ now: clock.now, settings: { hostUnreachableMs: 1e12 } })
+    const { id } = await stack.createReady()
+    const release = stack.hold('remove')
+    const late = await stack.delete(id)
+    await stack.stepRuns(late, 'clean-up')
+    expect(await stack.delete(id)).toBe(late)
+    clock.advance(11 * 60_000)
+    expect(await stack.ended(late)).toMatchObject({ status: 'failed', error: { code: 'deadline_exceeded' } })
+    const anew = await stack.delete(id, '?grace_seconds=0')
+    expect(anew).not.toBe(late)
+    expect(await stack.delete(id)).toBe(anew)
+    expect((await stack.get(id)).operation_id).toBe(anew)
+    release()
+    expect(await stack.ended(anew)).toMatchObject({ status: 'succeeded' })
+    expect(await stack.delete(id)).toBe(anew)
     await expectNothingHeld(stack)
   })
 

@@ -1,7 +1,7 @@
 import type { Problem } from '@berth/contract/problem.ts'
 import SqliteDatabase from 'better-sqlite3'
 import { expect, test } from 'vitest'
-import { startStack, until } from '../stack.ts'
+import { startStack, testPublicKey, until } from '../stack.ts'
 
 test('a server whose database takes no writes is alive and says what is not ready, and is ready again by itself', async () => {
   await using stack = await startStack({ agent: false })
@@ -24,6 +24,16 @@ test('a server whose database takes no writes is alive and says what is not read
   database.exec('drop trigger refuse')
   database.close()
   expect(await stack.api('GET', '/readyz')).toMatchObject({ status: 200, body: { status: 'ok' } })
+})
+
+test('the example of the contract works with the first request that a server of examples answers', async () => {
+  await using stack = await startStack({ agent: false, examplePublicKey: testPublicKey })
+  const spec = { vpc_id: 'vpc-abc123', subnet_id: 'subnet-def456', security_groups: ['sg-web', 'sg-ssh'] }
+  const { status } = await stack.api('POST', '/v1/instances', {
+    metadata: { name: 'web-server-01' },
+    spec: { type: 'cx31', image: 'ubuntu-22.04', ssh_key_ids: ['key-001'], ...spec },
+  })
+  expect(status).toBe(201)
 })
 
 test('a server that stops says that it is not ready and goes on serving for the time it is given', async () => {

@@ -11,7 +11,7 @@ import {
   updateIntent,
   updateLatestOperation,
 } from '../../store/instances/instances.ts'
-import { findOperation, listOpenOperations } from '../../store/operations.ts'
+import { findLastOperation, listOpenOperations } from '../../store/operations.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { openOperation } from '../operations.ts'
 import { settleInstance } from './settlement.ts'
@@ -33,25 +33,28 @@ export async function actOnInstance(
   return changePower(ctx, tx, instance, intentOf(instance, action, grace), `instance.${action}`, grace)
 }
 
-/** Ask that an instance and all it uses go away; possible in every state. Gives the id of the first deletion. */
+/**
+ * Ask that an instance and all it uses go away; possible in every state. Gives the id of the deletion that is under way,
+ * or has succeeded. One that failed, as by its deadline, is begun anew: its host tries again from the start.
+ */
 export async function deleteInstance(ctx: Context, id: string, grace: number): Promise<string> {
   return ctx.store.write(async (tx) => {
     const instance = await getInstance(tx.db, id)
-    const first = await findOperation(tx.db, id, 'instance.delete')
-    if (first !== null) {
-      const more = instance.terminated_at === null && instance.desired === 'deleted' && grace < instance.grace_seconds
-      if (more) await shortenGrace(tx, instance, grace)
-      return first.id
+    const last = await findLastOperation(tx.db, id, 'instance.delete')
+    if (last !== null && (last.finished_at === null || instance.terminated_at !== null)) {
+      const more = instance.terminated_at === null && grace < instance.grace_seconds
+      if (more) await updateIntent(tx, instance, { grace_seconds: grace })
+      return last.id
     }
+    const anew: InstanceIntent = { grace_seconds: Math.min(grace, instance.grace_seconds) }
     const intent: InstanceIntent =
-      instance.desired === 'deleted' ? {} : { desired: 'deleted', grace_seconds: grace, reason: 'deleted', message: '' }
+      instance.desired !== 'deleted'
+        ? { desired: 'deleted', grace_seconds: grace, reason: 'deleted', message: '' }
+        : last === null
+          ? {}
+          : anew
     return changePower(ctx, tx, instance, intent, 'instance.delete', grace)
   })
-}
-
-/** A second DELETE may be more urgent than the first. */
-async function shortenGrace(tx: Transaction, instance: StoredInstance, grace: number): Promise<void> {
-  await updateIntent(tx, instance, { grace_seconds: grace })
 }
 
 function intentOf(instance: StoredInstance, action: InstanceAction, grace: number): InstanceIntent {

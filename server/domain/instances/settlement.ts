@@ -1,5 +1,5 @@
 import type { ObservedInstance, ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
-import type { OperationError } from '@berth/contract/operations.ts'
+import type { OperationError, OperationType } from '@berth/contract/operations.ts'
 import { release } from '../../store/hosts/hosts.ts'
 import {
   type InstanceIntent,
@@ -35,6 +35,24 @@ export interface Settlement {
   terminated: boolean
 }
 
+/** What a report of the current generation must say for an operation to have succeeded; a delete ends with its instance. */
+const succeeds: Record<OperationType, (instance: StoredInstance, report: ObservedInstance) => boolean> = {
+  'instance.create': (_, report) => hasRun(report),
+  'instance.start': (_, report) => hasRun(report),
+  'instance.reboot': ({ reboots }, report) => hasRun(report) && report.reboots >= reboots,
+  'instance.stop': (_, report) => report.power === 'off',
+  'instance.delete': () => false,
+}
+
+/** The CPUs run, or did until the guest ended that. */
+function hasRun(report: ObservedInstance): boolean {
+  return report.power === 'running' || wentOffByItself(report)
+}
+
+function wentOffByItself({ power, off_cause: cause }: ObservedInstance): boolean {
+  return power === 'off' && (cause === 'guest' || cause === 'panic')
+}
+
 /** Decide what follows for an instance and its open operation (null: none). Pure. */
 export function decideSettlement(instance: StoredInstance, operation: StoredOperation | null, now: number): Settlement {
   const report = instance.report
@@ -51,18 +69,17 @@ export function decideSettlement(instance: StoredInstance, operation: StoredOper
   if (report === null || report.seen_generation !== instance.generation) {
     return { intent: null, operation: progressed, terminated: false }
   }
+  const settled = () =>
+    progressed !== null && succeeds[progressed.type](instance, report)
+      ? endOperation(progressed, 'succeeded', now)
+      : progressed
   if (instance.desired === 'stopped') {
     if (report.failure !== null && progressed !== null) {
       const { code, message, retryable } = report.failure
       const ended = endOperation(progressed, 'failed', now, failure(code, message, retryable))
       return { intent: null, operation: ended, terminated: false }
     }
-    const done = report.power === 'off' && progressed?.type === 'instance.stop'
-    return {
-      intent: null,
-      operation: done ? endOperation(progressed, 'succeeded', now) : progressed,
-      terminated: false,
-    }
+    return { intent: null, operation: settled(), terminated: false }
   }
   if (report.failure !== null) {
     const { code, message, retryable } = report.failure
@@ -73,14 +90,8 @@ export function decideSettlement(instance: StoredInstance, operation: StoredOper
       terminated: false,
     }
   }
-  const guestWentOff = report.power === 'off' && (report.off_cause === 'guest' || report.off_cause === 'panic')
-  const ran = report.power === 'running' || guestWentOff
-  const rebooted = progressed?.type !== 'instance.reboot' || report.reboots >= instance.reboots
-  return {
-    intent: guestWentOff ? { desired: 'stopped', ...causeOf(report) } : null,
-    operation: progressed && ran && rebooted ? endOperation(progressed, 'succeeded', now) : progressed,
-    terminated: false,
-  }
+  const intent = wentOffByItself(report) ? { desired: 'stopped' as const, ...causeOf(report) } : null
+  return { intent, operation: settled(), terminated: false }
 }
 
 /** Why a machine is off that its host did not turn off for anybody. */
