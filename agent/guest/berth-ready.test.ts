@@ -50,7 +50,7 @@ function examine(files: Left): ReadyMarker {
   const schema = files['cloud-init schema --system']
   const command = join(root, 'bin/cloud-init')
   mkdirSync(dirname(command))
-  writeFileSync(command, `#!/bin/sh\ncat "$0.said"\n${schema === undefined ? 'exit 1' : ''}\n`)
+  writeFileSync(command, `#!/bin/sh\ncat "$0.said" >&2\n${schema === undefined ? 'exit 1' : ''}\n`)
   writeFileSync(`${command}.said`, schema ?? '')
   chmodSync(command, 0o755)
   const env = { ...process.env, PATH: `${dirname(command)}:${process.env.PATH}` }
