@@ -1,5 +1,19 @@
+import { once } from 'node:events'
+import { readdir } from 'node:fs/promises'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DevProcess } from './dev-process.ts'
+
+/** Connect to the QMP socket of an instance, which then serves nobody else. */
+async function holdQmp(id: string): Promise<Socket> {
+  const entries = await readdir('/run/berth', { recursive: true })
+  const path = entries.find((entry) => entry.endsWith(`${id}/qmp.sock`))
+  if (path === undefined) throw new Error(`${id} has no QMP socket`)
+  const socket = connect(join('/run/berth', path))
+  await once(socket, 'data') // its greeting
+  return socket
+}
 
 describe('berth dev killed with SIGKILL', () => {
   let dev: DevProcess
@@ -53,5 +67,28 @@ describe('berth dev killed with SIGKILL', () => {
     expect(await Promise.all(ids.map((id) => dev.qemuPid(id)))).toEqual(pids)
     expect(pids).not.toContain(null)
     await dev.start()
+  })
+
+  test('VMs whose QMP sockets others hold when it is started again run on and are adopted later; one can be deleted', async () => {
+    const { data } = await dev.client.GET('/v1/instances')
+    const [kept = '', deleted = ''] = data?.items.map((item) => item.id) ?? []
+    const pid = await dev.qemuPid(kept)
+    await dev.end('SIGINT')
+    const holders = await Promise.all([kept, deleted].map(holdQmp))
+    try {
+      await dev.start()
+      const { status } = await dev.reasoned(kept, 'unreachable')
+      expect(status).toMatchObject({ state: 'running', restarts: 0 })
+      expect(await dev.qemuPid(kept)).toBe(pid)
+      await dev.reasoned(deleted, 'unreachable')
+      await dev.delete(deleted)
+      await dev.reach(deleted, 'terminated')
+      expect(await dev.qemuPid(deleted)).toBeNull()
+    } finally {
+      for (const holder of holders) holder.destroy()
+    }
+    const adopted = await dev.reach(kept, 'ready')
+    expect(adopted.status).toMatchObject({ reason: '', restarts: 0 })
+    expect(await dev.qemuPid(kept)).toBe(pid)
   })
 })

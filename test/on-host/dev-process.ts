@@ -148,6 +148,18 @@ export class DevProcess {
     throw new Error(`what was asked of ${id} is not in force after 20 s\n${this.log}`)
   }
 
+  /** Wait until the status of an instance has a reason, "" for none. */
+  async reasoned(id: string, reason: string): Promise<InstanceDocument> {
+    for (let attempt = 0; attempt < 600; attempt++) {
+      const instance = await this.get(id)
+      if (instance.status.reason === reason) return instance
+      await delay(50) // reasons have no wait of their own
+    }
+    throw new Error(
+      `${id} has not got the reason "${reason}" in 30 s: ${JSON.stringify(await this.get(id))}\n${this.log}`,
+    )
+  }
+
   async operation(id: string): Promise<Schemas['Operation']> {
     const params = { path: { id }, query: { wait: 60 } }
     const { data } = await this.client.GET('/v1/operations/{id}', { params })

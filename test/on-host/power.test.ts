@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { identifyProcess, isAlive, type ProcessIdentity, waitForExit } from '@berth/agent/sys/process.ts'
 import { runCommand } from '@berth/agent/sys/run-command.ts'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { DevProcess, hostSnapshot } from './dev-process.ts'
 
 describe('a machine that goes off', () => {
@@ -14,7 +14,7 @@ describe('a machine that goes off', () => {
   beforeAll(async () => {
     dev = await DevProcess.open()
     before = await hostSnapshot(dev)
-    id = await dev.create({}, 'web-1')
+    id = await dev.create({ on_panic: 'none' }, 'web-1')
     await dev.reach(id, 'ready')
   })
 
@@ -55,6 +55,24 @@ describe('a machine that goes off', () => {
     expect(await dev.ssh(id, 'hostname')).toBe('web-1')
   })
 
+  test('in all but its process, by a panic of its kernel, says so until a reboot, which gives it no grace', async () => {
+    const panicked = await qemu()
+    await dev.ssh(id, '(sleep 1; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &')
+    const { status } = await dev.reasoned(id, 'guest_panicked')
+    expect(status.state).toBe('running')
+    const [booted, ready] = status.conditions.slice(-2)
+    expect(booted).toMatchObject({ type: 'Booted', status: 'false', reason: 'guest_panicked' })
+    expect(ready).toMatchObject({ type: 'GuestReady', status: 'false', reason: 'guest_panicked' })
+    expect(await isAlive(panicked)).toBe(true)
+    await vi.waitFor(
+      async () => expect(await dev.consoleLog(id)).toContain('Kernel panic - not syncing: sysrq triggered crash'),
+      { timeout: 20_000, interval: 500 }, // it comes after the condition, about once a second
+    )
+    const reboot = await dev.act(id, 'reboot', { grace_seconds: 3600 })
+    expect((await dev.operation(reboot)).status).toBe('succeeded')
+    expect((await readyWithout(panicked)).status).toMatchObject({ reason: '', restarts: 1 })
+  })
+
   test('together with its agent comes back when the agent is started again', async () => {
     expect(await dev.end('SIGINT')).toBe(0)
     const gone = await killQemu()
@@ -77,6 +95,12 @@ describe('a machine that goes off', () => {
     await dev.act(id, 'start')
     await dev.reach(id, 'running')
     const stopped = await qemu()
+    process.kill(stopped.pid, 'SIGSTOP')
+    const { status } = await dev.reasoned(id, 'unreachable')
+    expect(status.state).toBe('running')
+    expect(status.conditions.at(-2)).toMatchObject({ type: 'Booted', status: 'unknown', reason: 'unreachable' })
+    process.kill(stopped.pid, 'SIGCONT')
+    await dev.reasoned(id, '')
     process.kill(stopped.pid, 'SIGSTOP')
     const stop = await dev.act(id, 'stop', { force: true })
     await dev.reach(id, 'stopped')
