@@ -107,12 +107,17 @@ export interface HostDriver {
   /** Bytes of this host's disks that the disk of an instance takes. */
   diskAllocated(instanceId: string): Promise<number>
 
-  /** Serial output from a position in the log, at most `maxBytes`. */
-  readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer>
-  /** Bytes in the log now. */
-  serialSize(instanceId: string): Promise<number>
-  /** Keep the log below its cap; gives how many bytes were dropped from its front. */
-  trimSerial(instanceId: string): Promise<number>
+  /**
+   * Take over the serial output that came since; gives the position behind its last byte. Positions are bytes since the
+   * instance was created. `formerStart` is that of the first byte of a log that an earlier version of the agent kept.
+   */
+  collectSerial(instanceId: string, formerStart: number): Promise<number>
+  /** Output that was taken over, from a position on, at most `maxBytes`; from later on when the host has not got it any more. */
+  readSerial(instanceId: string, position: number, maxBytes: number): Promise<{ offset: number; data: Buffer }>
+  /** Have what comes next stand where nothing can stand already: the host restarted and may have lost output. */
+  breakSerial(instanceId: string): Promise<void>
+  /** Have what comes next stand at this position at the least: the server has what is before it. */
+  skipSerial(instanceId: string, position: number): Promise<void>
   /** Call back soon after new serial output; gives the function that ends it. */
   watchSerial(instanceId: string, onOutput: () => void): () => void
 

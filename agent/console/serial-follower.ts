@@ -10,8 +10,6 @@ const lookEveryMs = 2000
 export interface SerialEvents {
   onKernel: () => void
   onReady: (marker: ReadyMarker) => void
-  /** So many bytes of the log are gone; the record notes them before this returns. */
-  onDropped: (bytes: number) => void
 }
 
 /**
@@ -39,7 +37,10 @@ export class SerialFollower {
   }
 
   /** What comes from here on belongs to a new boot; gives the position, which the caller notes. */
-  beginBoot(): number {
+  async beginBoot(): Promise<number> {
+    await this.settled()
+    const { id, host_boot_id: bootId } = this.#record
+    if (bootId !== '' && bootId !== this.#driver.hostBootId) await this.#driver.breakSerial(id)
     this.#scanner = new SerialScanner()
     return this.#position
   }
@@ -70,11 +71,14 @@ export class SerialFollower {
     return this.#position
   }
 
-  /** Up to one chunk of output from a position on; what the host has dropped already is skipped. */
-  async read(position: number): Promise<{ offset: number; data: Buffer }> {
-    const offset = Math.max(position, this.#record.serial_dropped)
-    const data = await this.#driver.readSerial(this.#record.id, offset - this.#record.serial_dropped, consoleChunkBytes)
-    return { offset, data }
+  /** Up to one chunk of output from a position on; what the host does not have any more is skipped. */
+  read(position: number): Promise<{ offset: number; data: Buffer }> {
+    return this.#driver.readSerial(this.#record.id, position, consoleChunkBytes)
+  }
+
+  /** Go on where the server wants to: it has more than this host, whose disk has lost the end of the log. */
+  skipTo(position: number): Promise<void> {
+    return this.#driver.skipSerial(this.#record.id, position)
   }
 
   #look(): void {
@@ -86,28 +90,27 @@ export class SerialFollower {
     })
   }
 
-  /**
-   * The log can be shorter than what was read of it: an agent was killed between cutting it and noting that, or its end
-   * was lost with the host's power. Its end then counts as what was read last.
-   */
-  async #noteLostBytes(): Promise<void> {
-    const size = await this.#driver.serialSize(this.#record.id)
-    const lost = this.#position - (this.#record.serial_dropped + size)
-    if (lost <= 0) return
-    this.#on.onDropped(lost)
+  async #readNew(): Promise<void> {
+    for (;;) {
+      const end = await this.#driver.collectSerial(this.#record.id, this.#record.serial_dropped)
+      // an end that was lost with the host's power counts as what was read last
+      this.#position = Math.min(this.#position, end)
+      if (this.#position === end) return
+      await this.#readUntil(end)
+    }
   }
 
-  async #readNew(): Promise<void> {
-    await this.#noteLostBytes()
-    for (;;) {
+  async #readUntil(end: number): Promise<void> {
+    while (this.#position < end) {
       const { offset, data } = await this.read(this.#position)
-      if (data.length === 0) break
+      if (data.length === 0) {
+        this.#position = end // somebody removed the file
+        return
+      }
       this.#position = offset + data.length
       const { kernel, ready } = this.#scanner.scan(data)
       if (kernel) this.#on.onKernel()
       if (ready !== null) this.#on.onReady(ready)
     }
-    const dropped = await this.#driver.trimSerial(this.#record.id)
-    if (dropped > 0) this.#on.onDropped(dropped)
   }
 }

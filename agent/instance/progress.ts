@@ -145,12 +145,6 @@ export class InstanceProgress {
     this.save()
   }
 
-  /** The front of the serial log was cut, or its end was lost. */
-  serialDropped(bytes: number): void {
-    this.#record.serial_dropped += bytes
-    this.save()
-  }
-
   /** A reboot is about to be carried out; saved with the shutdown that it begins with. */
   rebooting(count: number): void {
     this.#record.reboots = count

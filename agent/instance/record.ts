@@ -39,7 +39,10 @@ export interface InstanceRecord {
   /** Host boot the VMM was started in; another one means that the host restarted, not that the VMM crashed. */
   readonly host_boot_id: string
   readonly started_at: number | null
-  /** Serial bytes dropped from the front of the log, and where the current boot starts (bytes since creation). */
+  /**
+   * Position of the first byte of the serial log that an earlier version of the agent kept, and where the current boot
+   * starts (bytes since creation).
+   */
   readonly serial_dropped: number
   readonly boot_serial_start: number
   readonly conditions: Readonly<Partial<Record<HostCondition, Readonly<ObservedCondition>>>>

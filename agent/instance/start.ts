@@ -80,8 +80,7 @@ export class InstanceStart {
   async #boot({ instance }: Intent, unwanted: AbortSignal, nic: Nic): Promise<void> {
     const { driver, progress, steps, serial, now, onVmm } = this.#options
     const { slot } = progress.record
-    await serial.settled()
-    progress.booting(driver.hostBootId, serial.beginBoot())
+    progress.booting(driver.hostBootId, await serial.beginBoot())
     const vmm = await steps.run({
       name: 'boot',
       condition: 'Booted',

@@ -73,7 +73,6 @@ export class InstanceWorker {
     this.#serial = new SerialFollower(env.driver, this.record, env.timers, {
       onKernel: () => this.#note(() => this.#progress.kernelSeen()),
       onReady: (marker) => this.guestReady(marker),
-      onDropped: (bytes) => this.#note(() => this.#progress.serialDropped(bytes)),
     })
     this.#acts = new InstanceActs({
       ...env,

@@ -31,6 +31,8 @@ export const runtimePaths = (directory: string) => ({
   qmp: `${directory}/qmp.sock`,
   serial: `${directory}/serial.sock`,
   pidFile: `${directory}/qemu.pid`,
+  /** Mount point of the serial spool, for a moment of the start. */
+  spool: `${directory}/spool`,
 })
 
 /**

@@ -35,13 +35,14 @@ import { MetadataService } from '../metadata/service.ts'
 import { type Nic, nicOf } from '../network/nic.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
 import { entriesOf, type KnownObjects, knownSince, runtimeProcesses, unexplained } from '../sys/leftovers.ts'
-import { killProcess, listProcesses } from '../sys/process.ts'
+import { killProcess, listProcesses, type ProcessIdentity } from '../sys/process.ts'
 import { systemTimers } from '../sys/timers.ts'
 import { together } from '../sys/together.ts'
 import { type Accelerator, chooseAccelerator } from './accelerator.ts'
 import { runtimePaths } from './argv.ts'
-import { launchQemu } from './launch.ts'
-import { onGrowth, readFrom, sizeOf, trim } from './serial-log.ts'
+import { launchQemu, removeRuntimeDirectory } from './launch.ts'
+import { SerialLog } from './serial-log.ts'
+import { SerialSpool } from './serial-spool.ts'
 import { QemuVmm } from './vmm.ts'
 
 /** What one vCPU, MiB and GiB of the machine is offered as. Memory is never overcommitted; 1 GiB is the host's own. */
@@ -76,6 +77,7 @@ export class QemuHost implements HostDriver {
   readonly #metadata: MetadataService
   readonly #networks: VpcNetworks
   readonly #vendorData: string
+  readonly #serials = new Map<string, SerialLog>()
   #imageWatcher: FSWatcher | null = null
 
   private constructor(
@@ -253,6 +255,7 @@ export class QemuHost implements HostDriver {
     // one that an earlier start could not end would write to the same disk
     for (const process of await this.#processesOf(instance.id)) await killProcess(process)
     const instanceDirectory = this.#directoryOf(instance.id)
+    const serial = this.#serialOf(instance.id)
     // what its first start gave it, whatever the image says by now
     const seedDisk = await exists(diskFiles(instanceDirectory).seed)
     const launch = {
@@ -271,8 +274,11 @@ export class QemuHost implements HostDriver {
       uid: this.#uid(slot),
       instanceDirectory,
       seedDisk,
+      serialStart: await serial.beginRun(),
     }
-    return launchQemu(launch, signal)
+    const vmm = await launchQemu(launch, signal)
+    await this.#followSerial(instance.id, vmm.process, (spool) => serial.attach(spool))
+    return vmm
   }
 
   /**
@@ -286,6 +292,7 @@ export class QemuHost implements HostDriver {
     // others have its command line in theirs: a debugger that runs it, for one
     const process = processes.find(({ pid }) => pid === own) ?? processes[0]
     if (process === undefined) return null
+    await this.#followSerial(instanceId, process, (spool) => this.#serialOf(instanceId).adopt(spool))
     return QemuVmm.adopt(process, paths.qmp, instanceUuid(this.#options.installation, instanceId), adoptMs)
   }
 
@@ -293,7 +300,9 @@ export class QemuHost implements HostDriver {
     for (const process of await this.#processesOf(instanceId)) await killProcess(process)
     await this.#networks.detach(vpcId, tapName(this.#options.installation, instanceId), { signal })
     signal.throwIfAborted()
-    await rm(this.#runtimeOf(instanceId), { recursive: true, force: true })
+    await this.#serials.get(instanceId)?.close()
+    this.#serials.delete(instanceId)
+    await removeRuntimeDirectory(this.#runtimeOf(instanceId))
     await rm(this.#directoryOf(instanceId), { recursive: true, force: true })
   }
 
@@ -306,24 +315,29 @@ export class QemuHost implements HostDriver {
     return blocks * 512 // stat(2): whatever the block size of the file system
   }
 
-  readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer> {
-    return readFrom(diskFiles(this.#directoryOf(instanceId)).serialLog, position, maxBytes)
+  collectSerial(instanceId: string, formerStart: number): Promise<number> {
+    return this.#serialOf(instanceId).collect(formerStart)
   }
 
-  serialSize(instanceId: string): Promise<number> {
-    return sizeOf(diskFiles(this.#directoryOf(instanceId)).serialLog)
+  readSerial(instanceId: string, position: number, maxBytes: number): Promise<{ offset: number; data: Buffer }> {
+    return this.#serialOf(instanceId).read(position, maxBytes)
   }
 
-  trimSerial(instanceId: string): Promise<number> {
-    return trim(diskFiles(this.#directoryOf(instanceId)).serialLog)
+  breakSerial(instanceId: string): Promise<void> {
+    return this.#serialOf(instanceId).hostRestarted()
+  }
+
+  skipSerial(instanceId: string, position: number): Promise<void> {
+    return this.#serialOf(instanceId).skipTo(position)
   }
 
   watchSerial(instanceId: string, onOutput: () => void): () => void {
-    return onGrowth(diskFiles(this.#directoryOf(instanceId)).serialLog, onOutput)
+    return this.#serialOf(instanceId).watch(onOutput)
   }
 
   async close(): Promise<void> {
     this.#imageWatcher?.close()
+    await Promise.all([...this.#serials.values()].map((serial) => serial.close()))
     await this.#metadata.stop()
     await this.#options.images.close()
   }
@@ -334,6 +348,30 @@ export class QemuHost implements HostDriver {
    */
   #processesOf(instanceId: string) {
     return listProcesses(['-uuid', instanceUuid(this.#options.installation, instanceId)])
+  }
+
+  /** A machine whose serial line cannot be followed is a machine all the same. */
+  async #followSerial(
+    instanceId: string,
+    vmm: ProcessIdentity,
+    take: (spool: SerialSpool) => Promise<void>,
+  ): Promise<void> {
+    try {
+      const spool = await SerialSpool.of(vmm, instanceId)
+      if (spool !== null) await take(spool)
+    } catch (error) {
+      this.#options.log.error({ err: error, instance_id: instanceId }, 'the serial line cannot be followed')
+    }
+  }
+
+  #serialOf(instanceId: string): SerialLog {
+    const known = this.#serials.get(instanceId)
+    if (known !== undefined) return known
+    const directory = this.#directoryOf(instanceId)
+    const formerWriter = async () => (await this.#processesOf(instanceId))[0] ?? null
+    const serial = new SerialLog(directory, diskFiles(directory).serialLog, formerWriter)
+    this.#serials.set(instanceId, serial)
+    return serial
   }
 
   #directoryOf(instanceId: string): string {

@@ -9,6 +9,7 @@ import { type DetachedProcess, startDetached } from '../sys/start-detached.ts'
 import { untilAborted } from '../sys/until-aborted.ts'
 import { kvmGroup } from './accelerator.ts'
 import { type QemuMachine, qemuArgv, runtimePaths } from './argv.ts'
+import { makeSpool, unmount } from './serial-spool.ts'
 import { QemuVmm } from './vmm.ts'
 
 /** Time QEMU gets to answer once its socket is there, milliseconds; the deadline of the step is shorter, usually. */
@@ -22,6 +23,8 @@ export interface Launch {
   instanceDirectory: string
   /** Whether it has a seed there. */
   seedDisk: boolean
+  /** Position of the first byte that it will write to its serial line, in bytes since the instance was created. */
+  serialStart: number
 }
 
 /**
@@ -44,7 +47,7 @@ export async function launchQemu(launch: Launch, signal: AbortSignal): Promise<Q
     const inherited = [
       await openFile(files.disk, constants.O_RDWR),
       await openFile(files.base, constants.O_RDONLY),
-      await openFile(files.serialLog, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND),
+      await openSpool(launch, opened),
       ...(launch.seedDisk ? [await openFile(files.seed, constants.O_RDONLY)] : []),
     ]
     // the child sees them as 3, 4, 5, 6: their places in stdio
@@ -63,9 +66,27 @@ export async function launchQemu(launch: Launch, signal: AbortSignal): Promise<Q
 
 async function prepareRuntimeDirectory(launch: Launch): Promise<void> {
   const { runtimeDirectory } = launch.machine
-  await rm(runtimeDirectory, { recursive: true, force: true }) // sockets of an earlier run
+  await removeRuntimeDirectory(runtimeDirectory) // sockets of an earlier run
   await mkdir(runtimeDirectory, { recursive: true, mode: 0o700 })
   await chown(runtimeDirectory, launch.uid, launch.uid)
+}
+
+/** Remove the sockets of a VMM, with the mount point that an agent left that was killed while it made a spool. */
+export async function removeRuntimeDirectory(directory: string): Promise<void> {
+  const remove = () => rm(directory, { recursive: true, force: true })
+  try {
+    await remove()
+  } catch (error) {
+    if (Reflect.get(Object(error), 'code') !== 'EBUSY') throw error
+    await unmount(runtimePaths(directory).spool)
+    await remove()
+  }
+}
+
+async function openSpool({ machine, serialStart }: Launch, opened: FileHandle[]): Promise<number> {
+  const spool = await makeSpool(machine.id, serialStart, runtimePaths(machine.runtimeDirectory).spool)
+  opened.push(spool)
+  return spool.fd
 }
 
 /** argv that becomes the VM's user; with KVM it also has the group that may open the device. */

@@ -301,18 +301,19 @@ export class SimulatedHost implements HostDriver {
     return 0
   }
 
-  async readSerial(instanceId: string, position: number, maxBytes: number): Promise<Buffer> {
-    const serial = this.#instances.get(instanceId)?.serial ?? Buffer.alloc(0)
-    return serial.subarray(position, position + maxBytes)
-  }
-
-  async serialSize(instanceId: string): Promise<number> {
+  async collectSerial(instanceId: string): Promise<number> {
     return this.#instances.get(instanceId)?.serial.length ?? 0
   }
 
-  async trimSerial(): Promise<number> {
-    return 0
+  async readSerial(instanceId: string, position: number, maxBytes: number): Promise<{ offset: number; data: Buffer }> {
+    const serial = this.#instances.get(instanceId)?.serial ?? Buffer.alloc(0)
+    return { offset: position, data: serial.subarray(position, position + maxBytes) }
   }
+
+  /** Memory keeps all there was of the output. */
+  async breakSerial(): Promise<void> {}
+
+  async skipSerial(): Promise<void> {}
 
   watchSerial(instanceId: string, onOutput: () => void): () => void {
     const watchers = this.#instances.get(instanceId)?.watchers

@@ -156,16 +156,20 @@ export class MortalHost implements HostDriver {
     return this.#alive(() => this.#machine.diskAllocated())
   }
 
+  collectSerial(instanceId: string) {
+    return this.#alive(() => this.#machine.collectSerial(instanceId))
+  }
+
   readSerial(instanceId: string, position: number, maxBytes: number) {
     return this.#alive(() => this.#machine.readSerial(instanceId, position, maxBytes))
   }
 
-  serialSize(instanceId: string) {
-    return this.#alive(() => this.#machine.serialSize(instanceId))
+  breakSerial() {
+    return this.#alive(() => this.#machine.breakSerial())
   }
 
-  trimSerial() {
-    return this.#alive(() => this.#machine.trimSerial())
+  skipSerial() {
+    return this.#alive(() => this.#machine.skipSerial())
   }
 
   watchSerial(instanceId: string, onOutput: () => void): () => void {

@@ -33,14 +33,19 @@ describe('berth dev killed with SIGKILL', () => {
     const bootId = await dev.ssh(running, 'cat /proc/sys/kernel/random/boot_id')
 
     const creating = await dev.create({}, 'creating')
+    await dev.ssh(running, '{ sleep 5; echo said without an agent >/dev/ttyS0; } >/dev/null 2>&1 &')
     await dev.end('SIGKILL')
     expect(await dev.qemuPid(running)).toBe(pid)
+    await expect.poll(() => dev.unheardSerial(running), { timeout: 60_000 }).toContain('said without an agent')
     await dev.start()
 
     const adopted = await dev.reach(running, 'ready')
     expect(await dev.qemuPid(running)).toBe(pid)
     expect(await dev.ssh(running, 'cat /proc/sys/kernel/random/boot_id')).toBe(bootId)
     expect(adopted.status.restarts).toBe(0)
+    await expect
+      .poll(async () => (await dev.consoleLog(running)).split('said without an agent').length - 1, { timeout: 20_000 })
+      .toBe(1)
 
     const finished = await dev.reach(creating, 'ready')
     expect((await dev.operation(finished.operation_id)).status).toBe('succeeded')

@@ -189,6 +189,16 @@ export class DevProcess {
     return (await fetch(`${this.url}/v1/instances/${id}/console-log`)).text()
   }
 
+  /** What the VMM of an instance has written that no agent has made room for yet; read without an agent. */
+  async unheardSerial(id: string): Promise<string> {
+    const directory = `/proc/${await this.qemuPid(id)}/fd`
+    for (const fd of await readdir(directory)) {
+      const target = await readlink(join(directory, fd)).catch(() => '')
+      if (target.startsWith(`/${id}@`)) return readFile(join(directory, fd), 'latin1')
+    }
+    throw new Error(`the VMM of ${id} has no serial spool`)
+  }
+
   /** Run a command in a guest through `berth ssh`, as a user does; gives its standard output. */
   async ssh(id: string, command: string): Promise<string> {
     const argv = [join(root, 'berth'), '--server', this.url, 'ssh', '--data-dir', this.data, id, '--', command]

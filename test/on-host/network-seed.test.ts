@@ -117,7 +117,6 @@ describe('a guest whose seed is in the network', () => {
 
   /** Wait until a guest has written this to its serial line; no agent is needed for that. */
   async function serial(id: string, pattern: RegExp): Promise<void> {
-    const read = () => readFile(join(dev.data, 'agent/instances', id, 'serial.log'), 'latin1')
-    await expect.poll(read, { timeout: 120_000 }).toMatch(pattern)
+    await expect.poll(() => dev.unheardSerial(id), { timeout: 120_000 }).toMatch(pattern)
   }
 })
