@@ -77,6 +77,11 @@ export function addHostImageCommands(image: Command): void {
         dataPaths(resolve(flags.dataDir)).images,
         { signal: interruption() },
       )
+      if (imported.firmware === 'uefi') {
+        process.stderr.write(
+          `${imported.id} boots by UEFI only, which instances do not have: a create with it is refused\n`,
+        )
+      }
       process.stdout.write(`${imported.id}: ${(imported.size_bytes / 1e6).toFixed(1)} MB, sha256 ${imported.sha256}\n`)
     })
 }

@@ -24,6 +24,7 @@ export const errorCatalogue = {
   unsupported_media_type: { status: 415, title: 'The content type must be application/json' },
   validation_failed: { status: 422, title: 'The request is not valid' },
   idempotency_key_reused: { status: 422, title: 'The Idempotency-Key belongs to another request' },
+  image_needs_uefi: { status: 422, title: 'The image boots by UEFI only' },
   no_addresses: { status: 422, title: 'The subnet has no free address' },
   no_public_addresses: { status: 422, title: 'The pool has no free public address' },
   too_many_waits: { status: 429, title: 'Too many requests wait at the same time' },
@@ -64,6 +65,8 @@ export const failureCatalogue = {
   image_bad_checksum: 'The bytes at the source are not the ones the catalogue promises. Check the source.',
   image_not_built: 'Build the image on the host with the command shown, then create the instance again.',
   image_not_available: 'Import the image on the host with `berth image import`, then create the instance again.',
+  image_needs_uefi:
+    'The image boots by UEFI only, which instances do not have. Use one that boots by BIOS, or by both.',
   image_invalid: 'The image cannot be used. Import one that is a plain qcow2 or raw disk.',
   disk_failed: 'The disk could not be made. Check the free space of the data directory on the host.',
   network_failed: 'The network of the instance could not be set up. See the agent log on the host.',

@@ -64,7 +64,7 @@ export async function buildImage(recipeId: RecipeId, options: BuildOptions): Pro
     const { rawDiskPath, about } = await recipes[recipeId](context)
     step('compress')
     await writeCompressedQcow2(rawDiskPath, partialPath, signal)
-    const image = await publishImage(imagesDirectory, partialPath, about, { signal })
+    const image = await publishImage(imagesDirectory, partialPath, { ...about, firmware: 'bios' }, { signal })
     step('done', `${Math.round(image.size_bytes / 1024 / 1024)} MiB`)
     return image
   } catch (error) {

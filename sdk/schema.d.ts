@@ -925,6 +925,11 @@ export interface components {
                 /** @description Progress of a download */
                 received_bytes: number;
                 reason: string;
+                /**
+                 * @description What it needs to boot, as a host that has it found; "" while none has. `uefi` is refused for now
+                 * @enum {string}
+                 */
+                firmware: "" | "bios" | "uefi";
             };
         };
         ImageCreate: {
@@ -1515,8 +1520,8 @@ export interface components {
                 };
             };
         };
-        /** @description idempotency_key_reused: The Idempotency-Key belongs to another request; no_addresses: The subnet has no free address; validation_failed: The request is not valid */
-        IdempotencyKeyReusedOrNoAddressesOrValidationFailed: {
+        /** @description idempotency_key_reused: The Idempotency-Key belongs to another request; image_needs_uefi: The image boots by UEFI only; no_addresses: The subnet has no free address; validation_failed: The request is not valid */
+        IdempotencyKeyReusedOrImageNeedsUefiOrNoAddressesOrValidationFailed: {
             headers: {
                 "x-request-id": components["headers"]["x-request-id"];
                 [name: string]: unknown;
@@ -1524,7 +1529,7 @@ export interface components {
             content: {
                 "application/problem+json": components["schemas"]["Problem"] & {
                     /** @enum {string} */
-                    code?: "idempotency_key_reused" | "no_addresses" | "validation_failed";
+                    code?: "idempotency_key_reused" | "image_needs_uefi" | "no_addresses" | "validation_failed";
                 };
             };
         };
@@ -1920,7 +1925,7 @@ export interface operations {
             413: components["responses"]["BodyTooLarge"];
             414: components["responses"]["UriTooLong"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["IdempotencyKeyReusedOrNoAddressesOrValidationFailed"];
+            422: components["responses"]["IdempotencyKeyReusedOrImageNeedsUefiOrNoAddressesOrValidationFailed"];
             431: components["responses"]["HeaderTooLarge"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

@@ -16,6 +16,7 @@ export type ImageDownloadErrorCode =
   | 'disk_full'
   | 'storage_failed'
   | 'not_an_image'
+  | 'image_needs_uefi'
   | 'image_not_built'
   | 'image_not_available'
   | 'store_closed'

@@ -15,6 +15,12 @@ export function noSourceError(image: CatalogueImage): ImageDownloadError {
   )
 }
 
+/** What keeps an image that is here from being booted. */
+export function needsUefiError(image: CatalogueImage): ImageDownloadError {
+  const what = `the image ${image.id} boots by UEFI only: its disk has nothing that a BIOS could run`
+  return new ImageDownloadError('image_needs_uefi', what)
+}
+
 /** What waiters of a store that is closed get. */
 export function closedError(): ImageDownloadError {
   return new ImageDownloadError('store_closed', 'the agent is stopping', { retryable: true })

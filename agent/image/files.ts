@@ -156,6 +156,7 @@ export async function importImage(
       network: about.network ?? 'static',
       datasource: about.datasource ?? 'disk',
       origin: 'imported',
+      firmware: image.firmware,
       source_url: '',
     }
     return await publishImage(directory, disk, description, options)

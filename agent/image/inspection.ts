@@ -1,8 +1,10 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
+import type { HostImage } from '@berth/contract/images/images.ts'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
 import { CommandError, runCommand } from '../sys/run-command.ts'
+import { bootAreaBytes, firmwareOf } from './firmware.ts'
 import { ForeignImageError, type ImageEnds, type ImageFormat, identifyImage, imageHeadBytes } from './header.ts'
 
 /** Who reads foreign images when the agent is root, and what may end the reading. */
@@ -16,6 +18,11 @@ export interface InspectionOptions {
 
 /** The uid below the first instance's (1,900,000,000 + slot): no instance and no account of the machine has it. */
 export const inspectionUid = 1_900_000_000 - 1
+
+/** What an inspection finds. */
+export interface InspectedImage extends ImageFormat {
+  firmware: NonNullable<HostImage['firmware']>
+}
 
 const addressSpaceBytes = 2 * 1024 ** 3
 
@@ -42,18 +49,21 @@ const QemuImgInfo = Type.Object({
  * unprivileged user with limits (when the agent is root), through an open descriptor. For that time the file's group is
  * that user's and may read it, so `path` must be a file of ours in a directory closed to others.
  */
-export async function inspectImage(path: string, options: InspectionOptions = {}): Promise<ImageFormat> {
+export async function inspectImage(path: string, options: InspectionOptions = {}): Promise<InspectedImage> {
   const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
     const image = identifyImage(await readImageEnds(handle))
-    await lend(handle, 0o640, options, async () => {
+    return await lend(handle, 0o640, options, async () => {
       const limits = { cpuSeconds: 30, timeoutMs: 60_000 }
       const argv = ['qemu-img', 'info', '--force-share', '-f', image.format, '--output=json', fdPath(0)]
       const info = parseInfo(await judged(runConfined(argv, [handle.fd], limits, options)))
       compareInfo(info, image)
       if (image.format === 'qcow2') await checkQcow2(handle, options)
+      const length = Math.min(bootAreaBytes, image.virtualSizeBytes - (image.virtualSizeBytes % 512))
+      const bootArea =
+        image.format === 'qcow2' ? await readQcow2(handle, length, options) : await readAt(handle, 0, length)
+      return { ...image, firmware: firmwareOf(bootArea) }
     })
-    return image
   } finally {
     await handle.close()
   }
@@ -68,7 +78,7 @@ export async function convertToQcow2(
   source: string,
   destination: string,
   options: InspectionOptions = {},
-): Promise<ImageFormat> {
+): Promise<InspectedImage> {
   const input = await open(source, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
     const output = await open(destination, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
@@ -147,6 +157,15 @@ async function checkQcow2(handle: FileHandle, options: InspectionOptions): Promi
     if (error instanceof ForeignImageError && error.cause instanceof CommandError && error.cause.exitCode === 3) return
     throw error
   }
+}
+
+/** The first bytes of the disk that a qcow2 holds. What is in its clusters was written by strangers: qemu-io is confined. */
+async function readQcow2(handle: FileHandle, length: number, options: InspectionOptions): Promise<Buffer> {
+  if (length === 0) return Buffer.alloc(0)
+  const argv = ['qemu-io', '-r', '-U', '-f', 'qcow2', '-c', `read -v 0 ${length}`, fdPath(0)]
+  const dump = await judged(runConfined(argv, [handle.fd], { cpuSeconds: 30, timeoutMs: 60_000 }, options))
+  const lines = dump.matchAll(/^[0-9a-f]{8}:\s+((?:[0-9a-f]{2} ){1,16})/gm)
+  return Buffer.from([...lines].map(([, bytes = '']) => bytes.replaceAll(' ', '')).join(''), 'hex')
 }
 
 // Exit codes 126 and 127 come from prlimit and setpriv: the program is not there. That is this host's fault.

@@ -41,6 +41,7 @@ describe.skipIf(!withQemuImg)('an image with a source', () => {
       ...entry(),
       datasource: 'disk',
       origin: 'downloaded',
+      firmware: 'bios',
       source_url: server.url('/disk.qcow2'),
       sha256: sha256(disk),
       size_bytes: disk.length,

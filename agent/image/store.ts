@@ -9,7 +9,7 @@ import { untilAborted } from '../sys/until-aborted.ts'
 import { fetchChecksum } from './checksum.ts'
 import { type DownloadProgress, downloadFile } from './download.ts'
 import { ImageDownloadError, type ImageDownloadErrorCode } from './download-error.ts'
-import { closedError, failureOf, noSourceError } from './failure.ts'
+import { closedError, failureOf, needsUefiError, noSourceError } from './failure.ts'
 import {
   ignoreMissing,
   imagePath,
@@ -143,10 +143,16 @@ export class ImageStore {
 
   /**
    * The image and its disk, downloaded when it is not here and has a source. Throws ImageDownloadError (also
-   * `image_not_built` when only a recipe exists, `image_not_available` when nothing does), or the reason of
-   * `options.signal`, which takes this waiter off the download.
+   * `image_not_built` when only a recipe exists, `image_not_available` when nothing does, `image_needs_uefi` when it is
+   * here and no instance can boot it), or the reason of `options.signal`, which takes this waiter off the download.
    */
   async ensure(image: DesiredImage, options: EnsureOptions): Promise<LocalImage> {
+    const local = await this.#have(image, options)
+    if (local.image.firmware === 'uefi') throw needsUefiError(image)
+    return local
+  }
+
+  async #have(image: DesiredImage, options: EnsureOptions): Promise<LocalImage> {
     const { signal } = options
     const source = sourceOf(image)
     for (;;) {
@@ -317,7 +323,7 @@ export class ImageStore {
       ...(maxImageBytes === undefined ? {} : { maxBytes: maxImageBytes }),
     })
     try {
-      const { format, virtualSizeBytes } = await inspectImage(partial, { signal })
+      const { format, virtualSizeBytes, firmware } = await inspectImage(partial, { signal })
       refuseSmallDisk(virtualSizeBytes, image.min_disk_gb)
       if (format === 'raw') await convertToQcow2(partial, converted, { signal })
       const { id, title, min_disk_gb, architecture, default_user, network: addressing, datasource = 'disk' } = image
@@ -326,7 +332,7 @@ export class ImageStore {
       const published = await publishImage(
         directory,
         format === 'raw' ? converted : partial,
-        { ...about, origin: 'downloaded', source_url: url, ...marked },
+        { ...about, origin: 'downloaded', source_url: url, firmware, ...marked },
         { now: () => clock.now(), signal },
       )
       await discardPartial(partial)

@@ -407,6 +407,7 @@ function imageError(error: ImageDownloadError): HostError {
   const codes: Partial<Record<ImageDownloadError['code'], string>> = {
     bad_checksum: 'image_bad_checksum',
     not_an_image: 'image_invalid',
+    image_needs_uefi: 'image_needs_uefi',
     image_not_built: 'image_not_built',
     image_not_available: 'image_not_available',
   }

@@ -55,6 +55,9 @@ export const CatalogueImage = Type.Object(
 )
 export type CatalogueImage = Static<typeof CatalogueImage>
 
+/** What a machine must have to boot an image: `uefi` where its disk has nothing that a BIOS could run. */
+const imageFirmwares = ['bios', 'uefi'] as const
+
 /** No control characters and no line ends, those of Unicode included. */
 const lineText = '^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$'
 
@@ -87,6 +90,7 @@ export const HostImage = Type.Object(
     source_url: Type.String({ maxLength: 2048, description: '"" unless downloaded' }),
     sha256: Sha256,
     registered_checksum: Type.Optional(RegisteredChecksum),
+    firmware: Type.Optional(oneOf(imageFirmwares)),
     size_bytes: Type.Integer({ minimum: 0 }),
     virtual_size_bytes: Type.Integer({ minimum: 0 }),
     created_at: Type.String({ maxLength: 40 }),
@@ -192,6 +196,10 @@ export const Image = named(
           size_bytes: Type.Integer({ minimum: 0 }),
           received_bytes: Type.Integer({ minimum: 0, description: 'Progress of a download' }),
           reason: Type.String(),
+          firmware: oneOf(['', ...imageFirmwares], {
+            description:
+              'What it needs to boot, as a host that has it found; "" while none has. `uefi` is refused for now',
+          }),
         },
         strict,
       ),

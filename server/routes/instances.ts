@@ -60,7 +60,7 @@ export function instanceRoutes(api: Api, ctx: Context): void {
         response: {
           200: ref(InstanceDryRun),
           201: ref(InstanceCreated),
-          ...problems('invalid_query', 'no_addresses', ...postProblems),
+          ...problems('invalid_query', 'image_needs_uefi', 'no_addresses', ...postProblems),
         },
       },
     },

@@ -78,7 +78,7 @@ describe('an image made through the API', () => {
         ...{ ...spec, checksum: `sha256:${sum}`, title: 'Our base', network: 'dhcp', min_disk_gb: 2 },
         ...{ architecture: 'x86_64', datasource: 'disk' },
       },
-      status: { state: 'missing', size_bytes: 0, received_bytes: 0, reason: '' },
+      status: { state: 'missing', size_bytes: 0, received_bytes: 0, reason: '', firmware: '' },
     })
     expect(await show(stack)).toEqual(made.body)
     expect(await list(stack)).toEqual(['base', 'micro', 'ubuntu-22.04'])
@@ -147,6 +147,19 @@ describe('an image made through the API', () => {
       expect(made.body.spec).toMatchObject({ checksum, sha256 })
       expect((await show(stack, id)).spec).toMatchObject({ checksum, sha256 })
     }
+  })
+
+  test('that boots by UEFI only says so, and no instance is made from it until another one is there', async () => {
+    await using stack = await startStack({ agent: false })
+    await create(stack)
+    await report(stack, [held('base', { registered_checksum: `sha256:${sum}`, firmware: 'uefi' })])
+    expect((await show(stack)).status).toMatchObject({ state: 'available', firmware: 'uefi' })
+    const answer = await refused(stack.api('POST', '/v1/instances', { spec: { type: 'micro', image: 'base' } }))
+    expect(answer).toMatchObject({ status: 422, code: 'image_needs_uefi' })
+    expect(answer.detail).toContain('Use one that boots by BIOS')
+    await report(stack, [held('base', { origin: 'imported', firmware: 'bios' })])
+    expect((await show(stack)).status.firmware).toBe('bios')
+    expect((await stack.create({ image: 'base' })).spec.image).toBe('base')
   })
 
   test('may come from this machine only where that is allowed', async () => {
@@ -260,7 +273,13 @@ describe('what hosts report of an image', () => {
     const stream = await openEvents(stack.port)
     for (const strange of [registered('base', otherSum), unfinished('failed', otherSum), held('base')]) {
       await report(stack, [strange])
-      expect((await show(stack)).status).toEqual({ state: 'missing', size_bytes: 0, received_bytes: 0, reason: '' })
+      expect((await show(stack)).status).toEqual({
+        state: 'missing',
+        size_bytes: 0,
+        received_bytes: 0,
+        reason: '',
+        firmware: '',
+      })
     }
     await report(stack, [held('base', { origin: 'imported' })])
     expect((await show(stack)).status).toMatchObject({ state: 'available', size_bytes: 7 })

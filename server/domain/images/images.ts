@@ -112,6 +112,17 @@ export async function deleteImage(ctx: Context, id: string): Promise<void> {
   })
 }
 
+/** Whether an image is known to boot by UEFI only: a host has it and found that, and none found otherwise. */
+export async function needsUefi(db: Reader, image: DesiredImage): Promise<boolean> {
+  let uefi = false
+  for await (const { report } of reportsOfImage(db, image.id)) {
+    if (stateIn(report, image) !== 'available') continue
+    if (report.image?.firmware !== 'uefi') return false
+    uefi = true
+  }
+  return uefi
+}
+
 /** One that was made through the API. Throws not_found, or read_only with what can be done instead. */
 async function getOwnImage(ctx: Context, db: Reader, id: string): Promise<StoredImage> {
   const stored = await findImage(db, id)
@@ -201,6 +212,7 @@ function document(image: DesiredImage, stored: StoredImage | null, reported: rea
       size_bytes: best?.image?.size_bytes ?? 0,
       received_bytes: best?.received_bytes ?? 0,
       reason: best?.reason ?? '',
+      firmware: best?.image?.firmware ?? '',
     },
   }
 }

@@ -1,4 +1,4 @@
-import type { FieldError } from '@berth/contract/errors.ts'
+import { type FieldError, failureCatalogue } from '@berth/contract/errors.ts'
 import { newId } from '@berth/contract/ids.ts'
 import {
   graceSeconds,
@@ -14,7 +14,7 @@ import { listSshKeysById } from '../../store/instances/ssh-keys.ts'
 import { takeAddress } from '../../store/networks/subnets.ts'
 import type { Reader, Transaction } from '../../store/transaction.ts'
 import { placementCandidates } from '../hosts/hosts.ts'
-import { findKnownImage } from '../images/images.ts'
+import { findKnownImage, needsUefi } from '../images/images.ts'
 import { addressAt } from '../networks/address-plan.ts'
 import { resolveNetwork } from '../networks/card-placement.ts'
 import { takeAutoAssigned } from '../networks/public-ips.ts'
@@ -139,6 +139,9 @@ async function resolveSize(ctx: Context, db: Reader, body: InstanceCreate, fault
     faults.push({ pointer: '/spec/image', message })
   }
   if (type === undefined || image === null) return null
+  if (await needsUefi(db, image)) {
+    throw new ApiError('image_needs_uefi', `Image ${image.id} boots by UEFI only. ${failureCatalogue.image_needs_uefi}`)
+  }
   const diskGb = body.spec.disk_gb ?? type.spec.disk_gb
   if (diskGb < image.min_disk_gb) {
     const whose = body.spec.disk_gb === undefined ? `the disk of type ${type.id}` : 'the disk'
