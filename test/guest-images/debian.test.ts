@@ -83,3 +83,22 @@ describe.each(images)('%s, built here and booted with a cloud-init document', (i
     expect(await dev.consoleLog(id)).toContain('poweroff.target') // it was not cut off
   })
 })
+
+test('debian-12 that does not understand its document says so in the words of cloud-init, and can be looked into', async () => {
+  const dev = await DevProcess.open({ images: ['debian-12'] })
+  try {
+    const misindented = cloudConfig.replace('  - default', '  - default\n - x')
+    const userData = Buffer.from(misindented).toString('base64')
+    const id = await dev.create({ type: 'cx11', image: 'debian-12', user_data: userData }, 'misled')
+    await expect(dev.reach(id, 'ready', 800)).rejects.toThrow('is not ready (impossible)')
+    const { conditions } = (await dev.get(id)).status
+    const guest = conditions.find(({ type }) => type === 'GuestReady')
+    expect(guest).toMatchObject({ status: 'false', reason: 'user_data_ignored' })
+    expect(guest?.message).toMatch(
+      /: Failed loading yaml blob\. Invalid format at line 2 column 1: .*line 4, column 2/s,
+    )
+    expect(await dev.ssh(id, 'hostname; id -un')).toBe('misled\ndebian') // what does not come from the document is done
+  } finally {
+    await dev.down()
+  }
+})
