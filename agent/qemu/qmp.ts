@@ -59,10 +59,11 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     const greeting = new Promise<void>((resolve) => {
       qmp.#greeted = resolve
     })
+    let late: NodeJS.Timeout | undefined
     const failure = new Promise<never>((_resolve, reject) => {
       socket.once('error', reject)
       socket.once('close', () => reject(new Error(`${path} was closed`)))
-      setTimeout(() => reject(new Error(`${path} did not greet within ${timeoutMs} ms`)), timeoutMs).unref()
+      late = setTimeout(() => reject(new Error(`${path} did not greet within ${timeoutMs} ms`)), timeoutMs).unref()
     })
     try {
       await Promise.race([greeting, failure])
@@ -73,6 +74,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
       socket.destroy()
       throw error
     } finally {
+      clearTimeout(late)
       signal?.removeEventListener('abort', giveUp)
     }
   }
