@@ -1,3 +1,5 @@
+import { closeSync, fstatSync, openSync, statfsSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { Desired, ObservedRepair } from '@berth/contract/hosts/agent-protocol.ts'
 import SqliteDatabase from 'better-sqlite3'
 import Type, { type Static } from 'typebox'
@@ -13,6 +15,17 @@ export class LedgerUnavailable extends Error {
   }
 }
 
+/**
+ * Room for a full disk: a WAL this long, and unused pages in the file, so that a checkpoint, after which the WAL is written
+ * from its start again, has nothing to add to the file.
+ */
+const sparePages = { least: 64, added: 128 } as const
+const walBytes = 2 * 1024 * 1024
+const zeros = Buffer.alloc(256 * 1024)
+
+/** A disk with less than this is full. */
+const leastFreeBytes = 256 * 1024
+
 /** Repairs of networks: the number of the last one, and those that the server may not have heard of. */
 const RepairLog = Type.Object({ last: Type.Integer({ minimum: 0 }), pending: Type.Array(ObservedRepair) })
 type RepairLog = Static<typeof RepairLog>
@@ -24,6 +37,7 @@ type RepairLog = Static<typeof RepairLog>
  */
 export class Ledger {
   readonly #db: SqliteDatabase.Database
+  readonly #directory: string
   readonly #save: SqliteDatabase.Statement<[string, string]>
   readonly #remove: SqliteDatabase.Statement<[string]>
   readonly #setMeta: SqliteDatabase.Statement<[string, string]>
@@ -32,10 +46,13 @@ export class Ledger {
     this.#db = new SqliteDatabase(file)
     this.#db.pragma('journal_mode = WAL')
     this.#db.pragma('synchronous = FULL')
+    this.#db.pragma('wal_autocheckpoint = 64')
+    this.#directory = dirname(file)
     this.#db.exec(`
       create table if not exists meta (key text primary key not null, value text not null) strict;
       create table if not exists instances (id text primary key not null, record text not null) strict;
     `)
+    lengthenWal(`${file}-wal`)
     const upsert = 'on conflict (id) do update set record = excluded.record'
     this.#save = this.#db.prepare(`insert into instances (id, record) values (?, ?) ${upsert}`)
     this.#remove = this.#db.prepare('delete from instances where id = ?')
@@ -55,7 +72,8 @@ export class Ledger {
 
   /** Throws LedgerUnavailable. */
   saveDesired(desired: Desired): void {
-    written(() => this.#setMeta.run('desired', JSON.stringify(desired)))
+    const makesRoom = desired.instances.some(({ power }) => power !== 'running')
+    this.#write(() => this.#setMeta.run('desired', JSON.stringify(desired)), makesRoom)
   }
 
   loadRepairs(): RepairLog {
@@ -66,7 +84,7 @@ export class Ledger {
 
   /** Throws LedgerUnavailable. */
   saveRepairs(log: { last: number; pending: readonly ObservedRepair[] }): void {
-    written(() => this.#setMeta.run('repairs', JSON.stringify(log)))
+    this.#write(() => this.#setMeta.run('repairs', JSON.stringify(log)), false)
   }
 
   /** This host's id, made by `create` the first time. */
@@ -93,18 +111,45 @@ export class Ledger {
     })
   }
 
-  /** Throws LedgerUnavailable. */
-  saveRecord(record: InstanceRecord): void {
-    written(() => this.#save.run(record.id, JSON.stringify(record)))
+  /** Throws LedgerUnavailable; on a full disk, unless the instance is not starting or is wanted no more. */
+  saveRecord(record: InstanceRecord, options: { leaving: boolean } = { leaving: false }): void {
+    const makesRoom = options.leaving || record.power !== 'starting'
+    this.#write(() => this.#save.run(record.id, JSON.stringify(record)), makesRoom)
   }
 
   /** Throws LedgerUnavailable. */
   removeRecord(id: string): void {
-    written(() => this.#remove.run(id))
+    this.#write(() => this.#remove.run(id), true)
   }
 
   close(): void {
     this.#db.close()
+  }
+
+  /** On a full disk, only what ends or removes something may use the room that the WAL has. */
+  #write(write: () => void, makesRoom: boolean): void {
+    try {
+      if (!makesRoom) {
+        if (this.#isFull()) throw new Error('the disk is full; only stops and deletes go on')
+        this.#keepSparePages()
+      }
+      write()
+    } catch (error) {
+      throw new LedgerUnavailable(error)
+    }
+  }
+
+  #keepSparePages(): void {
+    if (Number(this.#db.pragma('freelist_count', { simple: true })) >= sparePages.least) return
+    this.#db.exec(`
+      insert or replace into meta (key, value) values ('spare', hex(zeroblob(${sparePages.added * 2048})));
+      delete from meta where key = 'spare';
+    `)
+  }
+
+  #isFull(): boolean {
+    const { bavail, bsize } = statfsSync(this.#directory)
+    return bavail * bsize < leastFreeBytes
   }
 
   #getMeta(key: string): string | null {
@@ -123,10 +168,20 @@ function upgradeDesired(stored: unknown): unknown {
   }
 }
 
-function written(write: () => void): void {
+/**
+ * Make a WAL long while there is room. SQLite never shortens it and overwrites it from its start after each checkpoint
+ * (https://sqlite.org/wal.html), so commits go on when the disk is full.
+ */
+function lengthenWal(path: string): void {
   try {
-    write()
-  } catch (error) {
-    throw new LedgerUnavailable(error)
+    const file = openSync(path, 'r+')
+    try {
+      // what stands behind the last commit is not read
+      for (let { size } = fstatSync(file); size < walBytes; size += zeros.length) writeSync(file, zeros, 0, null, size)
+    } finally {
+      closeSync(file)
+    }
+  } catch {
+    // the disk is full already
   }
 }

@@ -54,6 +54,8 @@ export class Reconciler {
   readonly #workers = new Map<string, InstanceWorker>()
   readonly #records = new Map<string, InstanceRecord>()
   #unreported = new Set<string>()
+  /** Instances that are to be stopped or deleted. */
+  #leaving = new Set<string>()
   #revision = 0
   #progressAt = 0
 
@@ -190,6 +192,7 @@ export class Reconciler {
   }
 
   #distribute(desired: Desired): void {
+    this.#leaving = new Set(desired.instances.filter(({ power }) => power !== 'running').map(({ id }) => id))
     this.#options.driver.removeImages(desired.removed_images ?? []) // first: an instance may need the id anew
     this.#options.driver.applyNetworks(desired)
     for (const instance of desired.instances) {
@@ -250,7 +253,7 @@ export class Reconciler {
       timers,
       flushConsole,
       save: (record: InstanceRecord) => {
-        ledger.saveRecord(record)
+        ledger.saveRecord(record, { leaving: this.#leaving.has(record.id) })
         this.#unreported.add(record.id)
         onChange()
       },

@@ -24,6 +24,7 @@ const ownNames = [
   ...['installation.json', 'installation.json.partial', 'process.json', 'keys', 'images', 'agent', 'known_hosts'],
   ...['lock.db', 'berth.db'].flatMap((file) => [file, `${file}-journal`, `${file}-wal`, `${file}-shm`]),
   'berth.db.partial',
+  'berth.db.reserve',
 ]
 
 /** A database that a restore has replaced. */

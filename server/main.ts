@@ -37,7 +37,7 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   const now = config.now ?? Date.now
   const settings = { ...defaultSettings, ...config.settings }
   const metrics = new ServerMetrics(config.otherMetrics)
-  const store = await Store.open(config.database, { now, observer: storeObserver(metrics, log) })
+  const store = await Store.open(config.database, { now, observer: storeObserver(metrics, log), keepsReserve: true })
   const feed = await EventFeed.open(store, log)
   const ctx: Context = {
     store,

@@ -13,7 +13,7 @@ const punchBytes = 1024 * 1024
 /**
  * Where a VMM writes what its guest sends to the serial line: one file on a tmpfs of its own, which bounds it with
  * nobody there. The tmpfs has no place in the tree: it is reached through the descriptors of the processes that have the
- * file open, and goes with the last of them (docs/decisions/0037).
+ * file open, and goes with the last of them (docs/decisions/0040).
  */
 export class SerialSpool {
   /** Position of the first byte, in bytes since the instance was created. */

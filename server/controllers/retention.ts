@@ -44,7 +44,7 @@ async function noteSilentHosts(ctx: Context, startedAt: number): Promise<number>
   if (heard < startedAt) return 0
   for (let told = 0; ; ) {
     if ((await listNewlySilentHosts(ctx.store.read, heard, 1)).length === 0) return told
-    told += await ctx.store.write(async (tx) => {
+    told += await ctx.store.writeMakingRoom(async (tx) => {
       const hosts = await listNewlySilentHosts(tx.db, heard, batchSize)
       for (const host of hosts) await updateSilent(tx, host)
       return hosts.length
@@ -55,7 +55,7 @@ async function noteSilentHosts(ctx: Context, startedAt: number): Promise<number>
 async function expireOverdue(ctx: Context): Promise<number> {
   const overdue = await listOverdueOperations(ctx.store.read, ctx.now(), batchSize)
   for (const { id } of overdue) {
-    await ctx.store.write(async (tx) => {
+    await ctx.store.writeMakingRoom(async (tx) => {
       const operation = await getOperation(tx.db, id)
       if (hasEnded(operation.status)) return // it ended since it was listed
       await kindOf(operation).expire(tx, operation, ctx.now())
@@ -77,7 +77,7 @@ async function removeTombstones(ctx: Context): Promise<number> {
 async function removeOldOperations(ctx: Context): Promise<number> {
   const ids = await listOldOperations(ctx.store.read, ctx.now() - ctx.settings.operationMs, sweepSize)
   if (ids.length === 0) return 0 // an idle server writes nothing
-  await ctx.store.write((tx) => deleteOperations(tx, ids))
+  await ctx.store.writeMakingRoom((tx) => deleteOperations(tx, ids))
   return ids.length
 }
 
@@ -85,12 +85,12 @@ async function removeOldKeys(ctx: Context): Promise<number> {
   const before = ctx.now() - ctx.settings.idempotencyKeyMs
   const keys = await listOldIdempotencyKeys(ctx.store.read, before, sweepSize)
   if (keys.length === 0) return 0
-  await ctx.store.write((tx) => deleteOldIdempotencyKeys(tx, keys, before))
+  await ctx.store.writeMakingRoom((tx) => deleteOldIdempotencyKeys(tx, keys, before))
   return keys.length
 }
 
 async function removeOldEvents(ctx: Context): Promise<number> {
   const before = ctx.now() - ctx.settings.eventMs
   if (!(await hasEventBefore(ctx.store.read, before))) return 0
-  return ctx.store.write((tx) => deleteOldEvents(tx.db, before, sweepSize))
+  return ctx.store.writeMakingRoom((tx) => deleteOldEvents(tx.db, before, sweepSize))
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { ApiError } from '../api-error.ts'
 import type { Context } from '../context.ts'
 import { deleteIdempotencyKey, findIdempotencyKey, insertIdempotencyKey } from '../store/idempotency-keys.ts'
+import type { WriteOptions } from '../store/store.ts'
 import type { Transaction } from '../store/transaction.ts'
 
 /** What a POST is answered with. */
@@ -30,9 +31,10 @@ export async function answerOnce(
   ctx: Context,
   request: PostRequest,
   work: (tx: Transaction) => Promise<PostAnswer>,
+  options: WriteOptions = {},
 ): Promise<PostAnswer & { replayed: boolean }> {
   const { key } = request
-  if (key === null) return { ...(await ctx.store.write(work)), replayed: false }
+  if (key === null) return { ...(await ctx.store.write(work, options)), replayed: false }
   const fingerprint = fingerprintOf(request)
   return ctx.store.write(async (tx) => {
     const bound = await findIdempotencyKey(tx.db, key)
@@ -54,7 +56,7 @@ export async function answerOnce(
       created_at: ctx.now(),
     })
     return { ...answer, replayed: false }
-  })
+  }, options)
 }
 
 /** Of path and body. The order of an object's fields does not count: many clients have none (docs/decisions/0023). */

@@ -33,7 +33,7 @@ export async function ensureExampleResources(ctx: Context, publicKey: string): P
   const parsed = parsePublicKey(publicKey)
   if ('fault' in parsed) throw validationError([{ pointer: '/spec/public_key', message: parsed.fault }])
   const common = { labels: {}, created_at: ctx.now() }
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     if ((await findVpc(tx.db, 'vpc-abc123')) === null) {
       await insertVpc(tx, { ...common, id: 'vpc-abc123', name: 'example', cidr: '10.0.0.0/16', is_default: 0 })
     }

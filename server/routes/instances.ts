@@ -35,6 +35,7 @@ import { callerSignal } from '../http/caller-signal.ts'
 import { problems } from '../http/problems.ts'
 import { BerthWait, ETag, withHeaders } from '../http/response-headers.ts'
 import { holdRequest } from '../http/tracking.ts'
+import type { Transaction } from '../store/transaction.ts'
 import { answerPage, withLabels } from './conventions/list-page.ts'
 import { answerPost, postProblems } from './conventions/posts.ts'
 import { patchProblems } from './conventions/resource-routes.ts'
@@ -187,14 +188,15 @@ export function instanceRoutes(api: Api, ctx: Context): void {
           },
         },
       },
-      async (request, reply) =>
-        answerPost(ctx, request, reply, async (tx) => ({
+      async (request, reply) => {
+        const { id } = request.params
+        const act = async (tx: Transaction) => ({
           status: 202,
           location: '',
-          body: {
-            operation_id: await actOnInstance(forRequest(ctx, request), tx, request.params.id, action, request.body),
-          },
-        })),
+          body: { operation_id: await actOnInstance(forRequest(ctx, request), tx, id, action, request.body) },
+        })
+        return answerPost(ctx, request, reply, act, { makesRoom: action === 'stop' })
+      },
     )
   }
 

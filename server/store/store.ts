@@ -2,7 +2,7 @@ import { CompiledQuery, sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
 import { ApiError } from '../api-error.ts'
 import { type Change, eventType, mergeChange } from './change.ts'
-import { type ColumnTypes, isStorageUnavailable, type StoreEngine } from './engine/engine.ts'
+import { type ColumnTypes, isStorageFull, isStorageUnavailable, type StoreEngine } from './engine/engine.ts'
 import { openPostgres, postgresColumnTypes } from './engine/postgres.ts'
 import { openSqlite, sqliteColumnTypes } from './engine/sqlite.ts'
 import { insertEvents } from './events.ts'
@@ -26,6 +26,13 @@ export interface StoreOptions {
   /** Milliseconds UTC, for the times of events. */
   now?: () => number
   observer?: StoreObserver
+  /** Set disk space aside for the writes that make room, where the engine can; for servers. */
+  keepsReserve?: boolean
+}
+
+export interface WriteOptions {
+  /** Whether it may use what is set aside for a full disk. All else is refused there, and while nothing is set aside. */
+  makesRoom?: boolean
 }
 
 /** What one commit comes to, collected from the writes in it. */
@@ -40,6 +47,7 @@ interface Commit {
 
 interface WaitingWrite {
   work: (tx: Transaction) => Promise<unknown>
+  makesRoom: boolean
   resolve: (value: unknown) => void
   reject: (error: unknown) => void
 }
@@ -75,7 +83,7 @@ export class Store {
    * `postgres://` URL.
    */
   static async open(database: string, options: StoreOptions = {}): Promise<Store> {
-    const engine = isPostgresUrl(database) ? openPostgres(database) : openSqlite(database)
+    const engine = isPostgresUrl(database) ? openPostgres(database) : openSqlite(database, options)
     try {
       await migrate(engine)
       return new Store(engine, options)
@@ -104,13 +112,19 @@ export class Store {
 
   /**
    * Run `work` in a transaction and give its result once that is durable. `work` touches nothing
-   * but the database and waits for nothing else: everybody's commit waits for it.
+   * but the database and waits for nothing else: everybody's commit waits for it. Throws storage_full.
    */
-  write<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+  write<T>(work: (tx: Transaction) => Promise<T>, options: WriteOptions = {}): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>()
-    this.#waiting.push({ work, resolve: (value) => resolve(value as T), reject })
+    const makesRoom = options.makesRoom === true
+    this.#waiting.push({ work, makesRoom, resolve: (value) => resolve(value as T), reject })
     this.#draining ??= this.#drain()
     return promise
+  }
+
+  /** `write` with what is set aside for a full disk: of what deletes or stops something, and what the end of that needs. */
+  writeMakingRoom<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    return this.write(work, { makesRoom: true })
   }
 
   /** Resolves when the database answers a read; rejects with its error. */
@@ -143,12 +157,38 @@ export class Store {
   async #drain(): Promise<void> {
     while (this.#waiting.length > 0) {
       await new Promise((resolve) => setImmediate(resolve)) // lets writes of this turn join
-      await this.#commitTogether(this.#waiting.splice(0, maxWritesPerCommit))
+      await this.#commitTogether(this.#admitted(this.#waiting.splice(0, maxWritesPerCommit)))
     }
     this.#draining = null
   }
 
+  /** Those of some writes that may use what room there is; the others are refused. */
+  #admitted(batch: readonly WaitingWrite[]): readonly WaitingWrite[] {
+    const { reserve } = this.#engine
+    if (reserve === null || batch.every(({ makesRoom }) => makesRoom) || reserve.keep()) return batch
+    return this.#thoseThatMakeRoom(batch, undefined)
+  }
+
+  #thoseThatMakeRoom(batch: readonly WaitingWrite[], cause: unknown): readonly WaitingWrite[] {
+    const refusal = this.#storageFull(cause)
+    for (const { makesRoom, reject } of batch) if (!makesRoom) reject(refusal)
+    return batch.filter(({ makesRoom }) => makesRoom)
+  }
+
+  #storageFull(cause: unknown): ApiError {
+    const { reserve } = this.#engine
+    const bytes = reserve?.freeBytes() ?? null
+    const free = bytes === null ? '' : ` (${Math.floor(bytes / 2 ** 20)} MiB are free)`
+    const help =
+      reserve === null
+        ? 'Make room there, then try again.'
+        : 'Instances can still be stopped and everything can be deleted: make room so, or on the disk itself, then try again.'
+    const message = `The disk that holds the state is full${free}; nothing was changed. ${help}`
+    return new ApiError('storage_full', message, { cause })
+  }
+
   async #commitTogether(batch: readonly WaitingWrite[]): Promise<void> {
+    if (batch.length === 0) return
     const commit: Commit = { changed: new Set(), hosts: new Set(), kept: 0, events: [], afterwards: [] }
     const answers: (() => void)[] = []
     const begunAt = performance.now()
@@ -161,11 +201,15 @@ export class Store {
         writtenAt = performance.now()
       })
     } catch (error) {
+      const isFull = isStorageFull(error)
+      if (isFull && batch.some(({ makesRoom }) => makesRoom) && this.#engine.reserve?.giveUp() === true) {
+        return this.#commitTogether(this.#thoseThatMakeRoom(batch, error))
+      }
       this.#tell((observer) => observer.commitFailed(batch.length))
       // a lost connection may have lost the answer to a commit that is done: who waits for these changes looks for
       // himself. Not when the database has said no: controllers would be woken by their own failures, for ever.
       if (commit.changed.size > 0 && isStorageUnavailable(error)) this.#announce(commit.changed)
-      for (const write of batch) write.reject(error)
+      for (const write of batch) write.reject(isFull ? this.#storageFull(error) : error)
       return
     }
     const endedAt = performance.now()
@@ -226,6 +270,7 @@ export class Store {
       commit.afterwards.push(...afterwards)
       return () => write.resolve(value)
     } catch (error) {
+      if (isStorageFull(error)) throw error // of all of them, whether or not the database has ended the transaction
       try {
         await db.executeQuery(rollbackToSavepoint)
         await db.executeQuery(releaseSavepoint)

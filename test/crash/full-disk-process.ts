@@ -15,6 +15,8 @@ const body = {
   spec: { type: 'micro', image: 'micro', user_data: Buffer.from(`#!${'x'.repeat(3000)}`).toString('base64') },
 }
 
+const publicKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f'
+
 /** Server, agent and log on one disk: what is refused says why, reads go on, nothing acknowledged is lost. */
 async function everything(disk: SmallDisk) {
   const errorFile = join(disk.path, 'log')
@@ -79,6 +81,59 @@ async function everything(disk: SmallDisk) {
     assert.deepEqual(databaseFaults(installation.databaseFile, []), [])
     assert.ok(existsSync(errorFile))
     return { answers, acknowledged: acknowledged.length, states, cpuTicksIn3s: growth }
+  } finally {
+    await installation.kill(true)
+  }
+}
+
+/** The disk is full to its last byte, and stays so: what makes room goes on, and ends; nothing else does. */
+async function deletes(disk: SmallDisk) {
+  const errorFile = join(disk.path, 'log')
+  const installation = await Installation.prepare('dev', { data: disk.directory('data'), logLevel: 'debug', errorFile })
+  const { url } = installation
+  installation.start()
+  await installation.serves()
+  try {
+    const ids: string[] = []
+    for (let at = 0; at < 12; at++) ids.push(String((await call(url, 'POST', '/v1/instances', body))?.body.id))
+    await allRun(url, ids)
+    const key = await call(url, 'POST', '/v1/ssh-keys', { spec: { public_key: publicKey } })
+    assert.equal(key?.status, 201)
+    disk.fill()
+    let refusal = await call(url, 'POST', '/v1/instances', body)
+    for (let at = 0; at < 2000 && refusal?.status !== 507; at++) {
+      disk.fill()
+      refusal = await call(url, 'POST', '/v1/instances', body)
+      if (refusal?.status === 201) ids.push(String(refusal.body.id))
+    }
+    assert.equal(refusal?.status, 507)
+    const [stopped = '', ...others] = ids
+    const operations: string[] = []
+    const act = async (method: string, path: string) => {
+      disk.fill() // as guests do that write
+      const answer = await call(url, method, path)
+      assert.equal(answer?.status, 202, `${method} ${path}: ${JSON.stringify(answer)}`)
+      operations.push(String(answer?.body.operation_id))
+    }
+    await act('POST', `/v1/instances/${stopped}/stop`)
+    for (const id of others) await act('DELETE', `/v1/instances/${id}`)
+    const ends: { [status: string]: number } = {}
+    for (const id of operations) {
+      const operation = await call(url, 'GET', `/v1/operations/${id}?wait=30`)
+      const status = String(Reflect.get(Object(operation?.body), 'status'))
+      ends[status] = (ends[status] ?? 0) + 1
+    }
+    assert.equal((await fetch(`${url}/v1/ssh-keys/${key?.body.id}`, { method: 'DELETE' })).status, 204)
+    const states = await statesOf(url, [stopped, ...others])
+    disk.fill()
+    const again = await call(url, 'POST', '/v1/instances', body)
+    const start = await call(url, 'POST', `/v1/instances/${stopped}/start`)
+    disk.makeRoom()
+    const later = await lastly(async () => (await call(url, 'POST', '/v1/instances', body))?.status, 201)
+    await installation.stop()
+    assert.deepEqual(databaseFaults(installation.databaseFile, []), [])
+    const seen = { again: again?.status, start: start?.status, later }
+    return { instances: ids.length, detail: String(Reflect.get(Object(again?.body), 'detail')), ends, states, ...seen }
   } finally {
     await installation.kill(true)
   }
@@ -170,6 +225,7 @@ function cpuTicks(pid: number): number {
 
 const scenarios: { [name: string]: (disk: SmallDisk) => Promise<object> } = {
   everything,
+  deletes,
   ledger,
   image: (disk) => step(disk, 'image'),
   disk: (disk) => step(disk, 'disk'),
@@ -178,7 +234,7 @@ const scenarios: { [name: string]: (disk: SmallDisk) => Promise<object> } = {
 }
 const scenario = scenarios[process.argv[2] ?? '']
 assert.ok(scenario !== undefined, `scenarios: ${Object.keys(scenarios).join(', ')}`)
-const disk = new SmallDisk(scenario === everything ? 48 : 8)
+const disk = new SmallDisk(scenario === ledger ? 8 : 64)
 try {
   const seen = await scenario(disk)
   process.stdout.write(`${JSON.stringify(seen)}\n`)

@@ -23,15 +23,11 @@ export type Command =
   | { do: 'answers'; host: 0 | 1; fates: AnswerFate[] }
   | { do: 'cut'; host: 0 | 1; ms: number }
   | { do: 'jump'; clock: 'server' | 0 | 1; ms: number }
-  | { do: GuestDisturbance; pick: number }
+  | { do: 'guest off' | 'kill vmm' | 'deafen guest'; pick: number }
   | { do: 'fail'; host: 0 | 1; point: FaultPoint; times: number; tryAgain: boolean }
   | { do: 'hang'; host: 0 | 1; point: FaultPoint; ms: number }
   | { do: 'lose wakes'; count: number }
   | { do: 'claim'; pick: number; power: ObservedInstance['power']; failed: boolean }
-
-/** What may happen to a machine that runs; `silence vmm`: it does not answer its agent for a while. */
-const guestDisturbances = ['guest off', 'kill vmm', 'deafen guest', 'panic guest', 'silence vmm'] as const
-type GuestDisturbance = (typeof guestDisturbances)[number]
 
 const host = fc.constantFrom<(0 | 1)[]>(0, 1)
 const pick = fc.nat(3)
@@ -182,7 +178,7 @@ export const command: fc.Arbitrary<Command> = fc.oneof(
   {
     weight: 3,
     arbitrary: fc.record({
-      do: fc.constantFrom(...guestDisturbances),
+      do: fc.constantFrom(...(['guest off', 'kill vmm', 'deafen guest'] as const)),
       pick,
     }),
   },
@@ -246,8 +242,6 @@ export async function execute(world: World, step: Command): Promise<void> {
     case 'guest off':
     case 'kill vmm':
     case 'deafen guest':
-    case 'panic guest':
-    case 'silence vmm':
       disturbGuest(world, step.pick, step.do)
       break
     case 'fail': {
@@ -283,7 +277,7 @@ function makeCalls(world: World, calls: readonly Call[], crash: CrashMoment): vo
   if (crash === 'before') world.server.crash(downMs)
 }
 
-function disturbGuest(world: World, pick: number, what: GuestDisturbance): void {
+function disturbGuest(world: World, pick: number, what: 'guest off' | 'kill vmm' | 'deafen guest'): void {
   const running = world.hosts.flatMap(({ machine, kills }) =>
     machine.running().map((id) => ({ id, vmm: machine.vmmOf(id), kills })),
   )
@@ -293,11 +287,9 @@ function disturbGuest(world: World, pick: number, what: GuestDisturbance): void 
   if (what === 'deafen guest') vmm.ignoresButton = true
   if (what === 'guest off') vmm.guestPowersOff()
   if (what === 'kill vmm') vmm.die()
-  if (what === 'panic guest' && vmm.guestState() !== 'off') vmm.becomes('guest_panicked')
-  if (what === 'silence vmm' && vmm.guestState() === 'running') world.silence(vmm)
-  if (known === undefined || what === 'deafen guest' || what === 'silence vmm') return
+  if (known === undefined || what === 'deafen guest') return
   known.ends++
-  if (what === 'kill vmm' || what === 'panic guest') known.vmmDeaths++
+  if (what === 'kill vmm') known.vmmDeaths++
   else known.guestOff = true
   known.offUnder = what === 'guest off' ? { generation: generationOf(vmm), kills } : null
 }

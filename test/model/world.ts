@@ -1,4 +1,3 @@
-import type { SimulatedVmm } from '@berth/agent/simulated/vmm.ts'
 import type { Observed } from '@berth/contract/hosts/agent-protocol.ts'
 import type { WaitTarget } from '@berth/contract/instances/instances.ts'
 import { capacities, hostIds, type Resources } from './fixtures.ts'
@@ -111,14 +110,6 @@ export class World {
     })
   }
 
-  /** A VMM does not answer its agent for a minute, unless something else becomes of it meanwhile. */
-  silence(vmm: SimulatedVmm): void {
-    vmm.becomes('unreachable')
-    this.#timers.after(60_000, () => {
-      if (vmm.guestState() === 'unreachable') vmm.becomes('running')
-    })
-  }
-
   tables(): Tables {
     return this.server.stored.tables()
   }
@@ -162,7 +153,7 @@ export class World {
       },
       startedTwice: (hostId, id) => this.violation(`${id} was started twice on ${hostId}`),
       quitting: (hostId, id, generation, guest) => {
-        if (guest === 'off' || guest === 'guest_panicked') return
+        if (guest === 'off') return
         const row = this.server.stored.instance(id)
         if (row?.generation === generation) this.violation(`${id} was stopped on ${hostId} and nobody wanted that`)
       },

@@ -28,7 +28,7 @@ export async function recordObserved(ctx: Context, hostId: string, observed: Obs
 }
 
 async function storeObserved(ctx: Context, hostId: string, observed: Observed): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     const host = await findHost(tx.db, hostId)
     if (host === null) throw new ApiError('unauthorized', `Host ${hostId} is not known.`)
     const newer =
@@ -90,7 +90,7 @@ async function recordInstances(
 
 /** Make the hosts of the configuration known, so that they can be reported and placed on. */
 export async function registerHosts(ctx: Context, hostIds: readonly string[]): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     for (const id of hostIds) await insertHostIfAbsent(tx, { id, name: id, created_at: ctx.now() })
   })
 }

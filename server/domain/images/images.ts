@@ -101,7 +101,7 @@ export async function patchImage(
 
 /** Forget an image that no live instance is made from; the hosts that downloaded it are told to remove it. */
 export async function deleteImage(ctx: Context, id: string): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     await getOwnImage(ctx, tx.db, id)
     const users = await listInstancesWithImage(tx.db, id, mostUsers + 1)
     if (users.length > 0) throw inUse(`Image ${id}`, users)

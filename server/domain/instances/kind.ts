@@ -16,7 +16,7 @@ export const instanceKind = {
   async removeTombstones({ store, now, settings }: Context): Promise<number> {
     const ids = await listExpiredInstances(store.read, now() - settings.tombstoneMs, lotSize)
     if (ids.length === 0) return 0
-    await store.write(async (tx) => {
+    await store.writeMakingRoom(async (tx) => {
       for (const id of ids) await deleteInstance(tx, id)
     })
     return ids.length

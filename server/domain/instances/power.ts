@@ -38,7 +38,7 @@ export async function actOnInstance(
  * or has succeeded. One that failed, as by its deadline, is begun anew: its host tries again from the start.
  */
 export async function deleteInstance(ctx: Context, id: string, grace: number): Promise<string> {
-  return ctx.store.write(async (tx) => {
+  return ctx.store.writeMakingRoom(async (tx) => {
     const instance = await getInstance(tx.db, id)
     const last = await findLastOperation(tx.db, id, 'instance.delete')
     if (last !== null && (last.finished_at === null || instance.terminated_at !== null)) {

@@ -71,7 +71,7 @@ export async function patchSshKey(
 
 /** Forget a key that no live instance was made with. */
 export async function deleteSshKey(ctx: Context, id: string): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     await getSshKey(tx.db, id)
     const users = await listInstancesWithSshKey(tx.db, id, mostUsers + 1)
     if (users.length > 0) throw inUse(`SSH key ${id}`, users)

@@ -97,7 +97,7 @@ export async function patchPublicIp(
 
 /** Release an address that no instance has, or that came with the one that has it. */
 export async function deletePublicIp(ctx: Context, id: string): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     const publicIp = await getPublicIp(tx.db, id)
     const { instance_id: holder } = publicIp
     if (holder !== null && publicIp.auto_assigned === 0) throw inUse(`Public address ${id}`, [holder])

@@ -112,7 +112,7 @@ export async function patchSecurityGroup(
 
 /** Remove a group that no live instance carries and no other group's rule names. */
 export async function deleteSecurityGroup(ctx: Context, id: string): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     await getSecurityGroup(tx.db, id)
     const instances = await listInstancesWithSecurityGroup(tx.db, id, mostUsers + 1)
     const users = [...instances, ...(await listGroupsThatName(tx.db, id))]

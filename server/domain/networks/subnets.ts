@@ -85,7 +85,7 @@ export async function patchSubnet(
 
 /** Remove a subnet that no instance stands in. */
 export async function deleteSubnet(ctx: Context, id: string): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     await getSubnet(tx.db, id)
     const users = await listInstancesInSubnet(tx.db, id, mostUsers + 1)
     if (users.length > 0) throw inUse(`Subnet ${id}`, users)

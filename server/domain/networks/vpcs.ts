@@ -60,7 +60,7 @@ export async function patchVpc(
 
 /** Remove a VPC that has no subnet. */
 export async function deleteVpc(ctx: Context, id: string): Promise<void> {
-  await ctx.store.write(async (tx) => {
+  await ctx.store.writeMakingRoom(async (tx) => {
     await getVpc(tx.db, id)
     const subnets = (await listSubnetsOfVpcs(tx.db, [id])).map((subnet) => subnet.id)
     if (subnets.length > 0) throw inUse(`VPC ${id}`, subnets)

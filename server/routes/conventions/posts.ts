@@ -1,6 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Context } from '../../context.ts'
 import { answerOnce, type PostAnswer } from '../../domain/answer-once.ts'
+import type { WriteOptions } from '../../store/store.ts'
 import type { Transaction } from '../../store/transaction.ts'
 
 /** Error codes that a POST with a body can be answered with besides its own. */
@@ -19,10 +20,11 @@ export async function answerPost(
   request: FastifyRequest,
   reply: FastifyReply,
   work: (tx: Transaction) => Promise<PostAnswer>,
+  options: WriteOptions = {},
 ) {
   const header = request.headers['idempotency-key']
   const key = typeof header === 'string' ? header : null // the schema of the headers has checked it
-  const answer = await answerOnce(ctx, { key, path: request.url, body: request.body }, work)
+  const answer = await answerOnce(ctx, { key, path: request.url, body: request.body }, work, options)
   if (answer.location !== '') reply.header('location', answer.location)
   if (answer.replayed) reply.header('idempotency-replayed', 'true')
   return reply.code(answer.status).send(answer.body)

@@ -16,9 +16,21 @@ export interface StoreEngine {
    * writes meanwhile, so what `work` reads stays true until the commit. Rolls back and throws what `work` throws.
    */
   transaction<T>(work: (db: Kysely<Database>) => Promise<T>): Promise<T>
+  /** Disk space that only writes which make room may use; null where the engine has none. */
+  reserve: StorageReserve | null
   /** The schema is up to date: from now on every rule of it is enforced. */
   migrated(): void
   close(): Promise<void>
+}
+
+/** Disk space set aside beside a database, for the time when its disk is full. */
+export interface StorageReserve {
+  /** Have it there. False when it was given up and there is no room for it yet. */
+  keep(): boolean
+  /** Have the database use it, at once. False when it has been given up already. */
+  giveUp(): boolean
+  /** Bytes that are free on the disk, null when that is not known. */
+  freeBytes(): number | null
 }
 
 /** The words in which the dialects of SQL differ; everything else of a migration is the same for all. */

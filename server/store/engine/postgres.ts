@@ -34,6 +34,7 @@ export function openPostgres(url: string): StoreEngine {
   const writing = connect(url, 1)
   return {
     name: 'postgres',
+    reserve: null,
     reader: reading,
     writer: writing,
     transaction: (work) =>

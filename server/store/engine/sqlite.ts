@@ -2,6 +2,7 @@ import SqliteDatabase from 'better-sqlite3'
 import { CompiledQuery } from 'kysely'
 import type { ColumnTypes, StoreEngine } from './engine.ts'
 import { kyselyOn } from './sqlite-connection.ts'
+import { SqliteReserve } from './sqlite-reserve.ts'
 
 /** Migrations in SQLite's words. */
 export const sqliteColumnTypes = {
@@ -33,7 +34,7 @@ const rollback = CompiledQuery.raw('rollback')
  * (https://sqlite.org/pragma.html#pragma_synchronous). All writes go through one connection, reads through another and
  * do not wait for them.
  */
-export function openSqlite(file: string): StoreEngine {
+export function openSqlite(file: string, options: { keepsReserve?: boolean } = {}): StoreEngine {
   const writer = new SqliteDatabase(file)
   for (const pragma of writerPragmas) writer.pragma(pragma)
   const reader = new SqliteDatabase(file)
@@ -42,6 +43,7 @@ export function openSqlite(file: string): StoreEngine {
   const reading = kyselyOn(reader)
   return {
     name: 'sqlite',
+    reserve: options.keepsReserve === true ? new SqliteReserve(writer, file) : null,
     reader: reading,
     writer: writing,
     async transaction(work) {
