@@ -10,6 +10,7 @@ import SqliteDatabase from 'better-sqlite3'
 /** Paths below a data directory; everything in it is root's alone. */
 export const dataPaths = (data: string) => ({
   installation: join(data, 'installation.json'),
+  publicRange: join(data, 'public-range.json'),
   lock: join(data, 'lock.db'),
   process: join(data, 'process.json'),
   database: join(data, 'berth.db'),
@@ -21,6 +22,7 @@ export const dataPaths = (data: string) => ({
 
 /** Names that may stand in a data directory; nothing else is ever touched in it. */
 const ownNames = [
+  ...['public-range.json', 'public-range.json.partial'],
   ...['installation.json', 'installation.json.partial', 'process.json', 'keys', 'images', 'agent', 'known_hosts'],
   ...['lock.db', 'berth.db'].flatMap((file) => [file, `${file}-journal`, `${file}-wal`, `${file}-shm`]),
   'berth.db.partial',

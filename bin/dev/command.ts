@@ -43,7 +43,7 @@ export function addDevCommand(program: Command): void {
     .addOption(
       new Option(
         '--public-pool <name=cidr>',
-        'public addresses for instances, as office=203.0.113.0/24; may be repeated (default: default=203.0.113.0/24)',
+        'public addresses for instances, as office=203.0.113.0/24; may be repeated (default: a /20 of 198.18.0.0/15)',
       )
         .env('BERTH_PUBLIC_POOL')
         .argParser(parsePublicPool),

@@ -14,7 +14,8 @@ import { loadImageCatalogue, loadInstanceTypes } from '../catalogues.ts'
 import { type DataDirectory, dataPaths, type HypervisorName, runtimeDirectory } from '../data-directory.ts'
 import { processMetrics } from '../process/metrics.ts'
 import { ensureExampleKey } from './example-key.ts'
-import { defaultPublicPools, expectAnnouncing } from './public-network.ts'
+import { expectAnnouncing } from './public-network.ts'
+import { choosePublicPools, readTakenNetworks, refuseTakenPools, simulatedPublicPools } from './public-range.ts'
 
 export interface DevOptions {
   listen: { host: string; port: number }
@@ -23,7 +24,7 @@ export interface DevOptions {
   database?: string
   allowPrivateImageSources: boolean
   imageCatalogue?: string
-  /** `defaultPublicPools` unless given. */
+  /** Chosen by `choosePublicPools` unless given. */
   publicPool?: readonly PublicPoolConfig[]
   /** Interface that public addresses are announced on; without it only this host reaches them. */
   publicInterface?: string
@@ -34,6 +35,7 @@ export interface DevOptions {
 export interface RunningDev {
   url: string
   driver: HostDriver
+  publicPools: readonly PublicPoolConfig[]
   /** Stop server and agent; VMs run on. */
   stop(): Promise<void>
 }
@@ -47,6 +49,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
   const hostId = hostIdOf(paths.ledger)
   const credential = randomBytes(32).toString('base64url')
   const [images, instanceTypes] = await Promise.all([loadImageCatalogue(options.imageCatalogue), loadInstanceTypes()])
+  const publicPools = await publicPoolsOf(data, options)
   const driver = await openDriver(data, options, log)
   const agentMetrics = new Registry()
   let server: RunningServer | null = null
@@ -64,7 +67,7 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
         images,
         instanceTypes,
         settings: { allowPrivateImageSources: options.allowPrivateImageSources },
-        publicPools: options.publicPool ?? defaultPublicPools,
+        publicPools,
         examplePublicKey: await ensureExampleKey(paths.keys),
         otherMetrics: [agentMetrics, processMetrics()],
       },
@@ -83,11 +86,20 @@ export async function startDev(data: DataDirectory, options: DevOptions, log: Lo
       log.child({ process: 'agent' }),
     )
     await data.noteUrl(server.url)
-    return { url: server.url, driver, stop }
+    return { url: server.url, driver, publicPools, stop }
   } catch (error) {
     await stop()
     throw error
   }
+}
+
+async function publicPoolsOf(data: DataDirectory, options: DevOptions): Promise<readonly PublicPoolConfig[]> {
+  const { publicPool: named, hypervisor } = options
+  if (hypervisor === 'simulated') return named ?? simulatedPublicPools
+  const taken = await readTakenNetworks(data.installation)
+  if (named === undefined) return choosePublicPools(dataPaths(data.path).publicRange, data.installation, taken)
+  refuseTakenPools(named, taken)
+  return named
 }
 
 async function openDriver(data: DataDirectory, options: DevOptions, log: Logger): Promise<HostDriver> {

@@ -4,9 +4,6 @@ import type { PublicPoolConfig } from '@berth/server/config.ts'
 import { InvalidArgumentError } from 'commander'
 import { missingPackages, renderInstallCommand } from '../host-packages.ts'
 
-/** Public addresses of a `berth dev` that names none: they are documentation's (RFC 5737), so they hide no real ones. */
-export const defaultPublicPools: readonly PublicPoolConfig[] = [{ name: 'default', cidr: '203.0.113.0/24' }]
-
 const arping: HostPackage = { name: 'iputils-arping', provides: 'arping', reason: 'announces public addresses' }
 
 /**

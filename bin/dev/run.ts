@@ -19,7 +19,6 @@ import { standardError } from '../process/standard-error.ts'
 import { renderBanner } from './banner.ts'
 import { type RunningDev, startDev } from './dev.ts'
 import type { DevFlags } from './flags.ts'
-import { defaultPublicPools } from './public-network.ts'
 
 /** Exit code of a command that only root can run (sysexits.h, EX_NOPERM). */
 const needsRoot = 77
@@ -41,7 +40,7 @@ export async function up(flags: DevFlags): Promise<number> {
       database: flags.database,
       driver: dev.driver,
       images,
-      publicPools: flags.publicPool ?? defaultPublicPools,
+      publicPools: dev.publicPools,
       publicInterface: flags.publicInterface,
       seconds,
     }),
@@ -69,7 +68,9 @@ export async function down(flags: DevFlags): Promise<number> {
   }
   await stopHolder(flags.dataDir)
   const data = await openWhenFree(flags)
-  const dev = await startDev(data, { ...flags, listen: { host: '127.0.0.1', port: 0 } }, logger(flags))
+  // without public addresses: none is handed out any more, and whose they are must keep nothing from going down
+  const options = { ...flags, publicPool: [], listen: { host: '127.0.0.1', port: 0 } }
+  const dev = await startDev(data, options, logger(flags))
   let left: HostOrphan[]
   try {
     await deleteAll(dev)

@@ -11,7 +11,7 @@ describe('a public address', () => {
   const address = '203.0.113.3'
 
   beforeAll(async () => {
-    dev = await DevProcess.open()
+    dev = await DevProcess.open({ flags: ['--public-pool', 'default=203.0.113.0/24'] })
     before = await hostSnapshot(dev)
     web = await dev.create({ security_groups: ['sg-ssh'] }, 'web-1')
     // in another VPC
