@@ -92,7 +92,7 @@ export class DevProcess {
   async down(): Promise<string> {
     await this.end('SIGINT')
     const argv = [join(root, 'berth'), 'dev', '--down', '--purge', '--data-dir', this.data]
-    const { stdout } = await runCommand(argv, { timeoutMs: 120_000 })
+    const { stdout } = await runCommand(argv, { timeoutMs: 480_000 })
     await rm(this.data, { recursive: true, force: true })
     return stdout
   }
@@ -111,13 +111,13 @@ export class DevProcess {
   async importImage(from: string, id: string, flags: readonly string[]): Promise<void> {
     const file = join(testImages, `${from}.qcow2`)
     const argv = [join(root, 'berth'), 'image', 'import', file, '--id', id, '--data-dir', this.data, ...flags]
-    await runCommand(argv, { timeoutMs: 120_000 })
-    for (let attempt = 0; attempt < 100; attempt++) {
+    await runCommand(argv, { timeoutMs: 480_000 })
+    for (let attempt = 0; attempt < 1200; attempt++) {
       const { data } = await this.client.GET('/v1/images/{id}', { params: { path: { id } } })
       if (data?.status.state === 'available') return
       await delay(50) // images have no wait of their own
     }
-    throw new Error(`image ${id} did not appear within 5 s`)
+    throw new Error(`image ${id} did not appear within a minute`)
   }
 
   async get(id: string): Promise<InstanceDocument> {
@@ -127,7 +127,7 @@ export class DevProcess {
   }
 
   /** Wait for a state; throws with document, console and log when it is not reached. */
-  async reach(id: string, target: WaitTarget, timeout = 120): Promise<InstanceDocument> {
+  async reach(id: string, target: WaitTarget, timeout = 480): Promise<InstanceDocument> {
     // fetch gives up after five minutes without an answer
     const query = { wait_for: target, timeout: Math.min(timeout, 240) }
     const { data, response } = await this.client.GET('/v1/instances/{id}', { params: { path: { id }, query } })
@@ -140,12 +140,12 @@ export class DevProcess {
 
   /** Wait until an instance's host has the groups and the public address that were asked for. */
   async inForce(id: string): Promise<void> {
-    for (let attempt = 0; attempt < 400; attempt++) {
+    for (let attempt = 0; attempt < 1200; attempt++) {
       const { metadata, status } = await this.get(id)
       if (metadata.generation === status.observed_generation) return
       await delay(50) // observed_generation has no wait of its own
     }
-    throw new Error(`what was asked of ${id} is not in force after 20 s\n${this.log}`)
+    throw new Error(`what was asked of ${id} is not in force after a minute\n${this.log}`)
   }
 
   /** Wait until the status of an instance has a reason, "" for none. */
@@ -202,7 +202,7 @@ export class DevProcess {
   /** Run a command in a guest through `berth ssh`, as a user does; gives its standard output. */
   async ssh(id: string, command: string): Promise<string> {
     const argv = [join(root, 'berth'), '--server', this.url, 'ssh', '--data-dir', this.data, id, '--', command]
-    return (await runCommand(argv, { timeoutMs: 60_000 })).stdout.trim()
+    return (await runCommand(argv, { timeoutMs: 120_000 })).stdout.trim()
   }
 
   /** Pid of the QEMU process of an instance, or null. */

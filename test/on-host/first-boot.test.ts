@@ -18,7 +18,7 @@ describe('what a guest is told and what it reports', () => {
     const failing = await dev.create({ user_data: Buffer.from(script).toString('base64') }, 'failing')
     const byDhcp = await dev.create({ image: 'micro-dhcp' }, 'by-dhcp')
 
-    const params = { path: { id: failing }, query: { wait_for: 'ready', timeout: 120 } } as const
+    const params = { path: { id: failing }, query: { wait_for: 'ready', timeout: 240 } } as const
     const { data: instance, response } = await dev.client.GET('/v1/instances/{id}', { params })
     expect(response.headers.get('berth-wait')).toBe('impossible')
     const condition = instance?.status.conditions.find(({ type }) => type === 'GuestReady')

@@ -58,7 +58,7 @@ describe('packets of real machines', () => {
     const user_data = Buffer.from(serve).toString('base64')
     for (const [, name, spec] of wanted) ids.push(await dev.create({ ...spec, user_data }, name))
     for (const [index, [key]] of wanted.entries()) guests[key] = await dev.reach(`${ids[index]}`, 'ready')
-  }, 240_000)
+  })
 
   afterAll(async () => {
     await dev.down()

@@ -42,7 +42,7 @@ describe('a guest whose seed is in the network', () => {
   })
 
   test('a failing first-boot script is reported with its output; by DHCP it keeps asking for its address', async () => {
-    const params = { path: { id: failing }, query: { wait_for: 'ready', timeout: 120 } } as const
+    const params = { path: { id: failing }, query: { wait_for: 'ready', timeout: 240 } } as const
     const { data: instance, response } = await dev.client.GET('/v1/instances/{id}', { params })
     expect(response.headers.get('berth-wait')).toBe('impossible')
     const condition = instance?.status.conditions.find(({ type }) => type === 'GuestReady')

@@ -36,7 +36,7 @@ describe('a public address', () => {
     const quiet = ['StrictHostKeyChecking=no', 'UserKnownHostsFile=/dev/null', 'ConnectTimeout=5', 'LogLevel=ERROR']
     const options = [...quiet, 'BatchMode=yes'].flatMap((option) => ['-o', option])
     const argv = ['ssh', '-i', join(dev.data, 'keys', 'key-001'), ...options, `root@${at}`, 'hostname']
-    return (await runCommand(argv, { timeoutMs: 30_000 })).stdout.trim()
+    return (await runCommand(argv, { timeoutMs: 120_000 })).stdout.trim()
   }
 
   async function attach(instanceId: string): Promise<void> {

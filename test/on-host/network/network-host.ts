@@ -121,7 +121,7 @@ export class NetworkHost {
     const network = this.#vpcs.get(guest.vpcId)
     if (network === undefined) throw new Error(`there is no ${guest.vpcId}`)
     await this.#apply()
-    await this.networks.attach(network, guest.nic, { signal: AbortSignal.timeout(30_000) })
+    await this.networks.attach(network, guest.nic, { signal: AbortSignal.timeout(240_000) })
   }
 
   /** Change a card that is attached, as a PATCH of its instance does. */
@@ -133,7 +133,7 @@ export class NetworkHost {
   /** Delete a guest. */
   async remove(guest: Guest): Promise<void> {
     await guest.end()
-    await this.networks.detach(guest.vpcId, guest.nic.tap, { signal: AbortSignal.timeout(30_000) })
+    await this.networks.detach(guest.vpcId, guest.nic.tap, { signal: AbortSignal.timeout(240_000) })
     await runCommand(['ip', 'netns', 'del', guest.namespace])
     this.#guests.splice(this.#guests.indexOf(guest), 1)
   }
