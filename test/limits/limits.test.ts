@@ -70,7 +70,8 @@ describe('request line and headers', () => {
 })
 
 describe('slow clients', () => {
-  const quick = { headersMs: 100, requestMs: 200, checkMs: 20 }
+  /** Short, and longer than a busy machine needs for a request of somebody who is not slow. */
+  const quick = { headersMs: 1000, requestMs: 1500, checkMs: 50 }
 
   const slow: [string, (connection: RawConnection) => void][] = [
     ['says nothing', () => {}],
@@ -112,7 +113,7 @@ describe('slow clients', () => {
   })
 
   test('a thousand of them at once harm nobody', async () => {
-    await start({ ...quick, headersMs: 1000, requestMs: 1000 })
+    await start(quick)
     const many = Array.from({ length: 1000 }, () => open())
     await Promise.all(many.map((connection) => connection.connected))
     for (const connection of many) connection.send('GET /v1/instances HTTP/1.1\r\nX-A: ')
@@ -136,9 +137,9 @@ describe('slow clients', () => {
   })
 
   test('the time for a request is not the time for its answer: a long poll outlives it', async () => {
-    await start({ ...quick, keepAliveMs: 50, stalledAnswerMs: 50 })
+    await start({ ...quick, keepAliveMs: 500, stalledAnswerMs: 500 })
     const { id, operation_id: operationId } = await stack.create()
-    const polls = [`/v1/instances/${id}?wait_for=running&timeout=1`, `/v1/operations/${operationId}?wait=1`]
+    const polls = [`/v1/instances/${id}?wait_for=running&timeout=3`, `/v1/operations/${operationId}?wait=3`]
     for (const answer of await Promise.all(polls.map((path) => stack.api('GET', path)))) {
       expect(answer.status).toBe(200)
     }
@@ -330,12 +331,12 @@ describe('queries', () => {
     '💥=💥',
   ]
 
-  test('ten thousand with label selectors in a row, hostile ones among them, are all answered and harm nobody', async () => {
+  test('two thousand with label selectors in a row, hostile ones among them, are all answered and harm nobody', async () => {
     await start({})
     await stack.create({}, { labels: { a: 'b' } })
     let answered = 0
     const client = async () => {
-      for (let at = 0; at < 1250; at++) {
+      for (let at = 0; at < 250; at++) {
         const selector = encodeURIComponent(
           at % 10 === 0 ? (hostile[(at / 10) % hostile.length] ?? '') : `a=b,c!=${at}`,
         )
@@ -347,7 +348,7 @@ describe('queries', () => {
     const clients = Array.from({ length: 8 }, client)
     for (let at = 0; at < 20; at++) await othersAreServed()
     await Promise.all(clients)
-    expect(answered).toBe(10_000)
+    expect(answered).toBe(2000)
   })
 })
 

@@ -56,10 +56,40 @@ test.each<[defect: string, plan: Schedule]>([
   [
     'an agent takes a change of groups for a start',
     after(
-      2,
-      made({ call: 'patch', pick: 0, change: { spec: { security_groups: [] } }, match: 'current', lost: false }),
+      1,
       { do: 'guest off', pick: 0 },
-      { do: 'restart host', host: 0, downMs: 5 },
+      made({ call: 'patch', pick: 0, change: { spec: { security_groups: ['sg-web'] } }, match: 'none', lost: false }),
+      { do: 'run', ms: 1500 },
+    ),
+  ],
+  [
+    'a report is taken under any generation',
+    after(1, { do: 'guest off', pick: 0 }, { do: 'run', ms: 1 }, made({ call: 'start', pick: 0, ...sent }), {
+      do: 'run',
+      ms: 1,
+    }),
+  ],
+  [
+    'an address of a subnet is given out again without being marked',
+    after(
+      2,
+      made({ call: 'delete', pick: 0, grace: 0 }),
+      { do: 'run', ms: 6000 },
+      made(create),
+      made(create),
+      { do: 'run', ms: 200 },
+      made(create),
+      { do: 'run', ms: 200 },
+    ),
+  ],
+  [
+    'a public address is released while it is attached',
+    after(
+      1,
+      made({ call: 'allocate', pick: 0, lost: false }),
+      { do: 'run', ms: 200 },
+      made({ call: 'release', ip: 0, lost: false }),
+      { do: 'run', ms: 200 },
     ),
   ],
 ])('there is no such defect as: %s', async (_defect, plan) => {
