@@ -222,6 +222,7 @@ function normalise(text: string): string {
       seen.set(id, shown)
       return shown
     })
+    .replaceAll(/"[0-9a-hjkmnp-tv-z]{20}\.(\d+)"/g, '"00000000000000000000.$1"')
     .replaceAll(/\breq-[0-9a-f]{20}\b/g, 'req-00000000000000000000')
     .replaceAll(/127\.0\.0\.1:\d{4,5}\b(?<!:7480)/g, '127.0.0.1:PORT')
 }
