@@ -9,8 +9,8 @@ import type { ControllerPass } from './driver.ts'
 
 const batchSize = 100
 
-/** Rows of no more use that one pass removes; the next one goes on. */
-const sweepSize = 5000
+/** Rows of no more use that one commit removes: few enough that others do not wait long for it. */
+const lotSize = 1000
 
 /**
  * What time alone brings about: operations past their deadline end, hosts fall silent, tombstones and old operations are
@@ -22,15 +22,29 @@ export function retentionPass(ctx: Context): ControllerPass {
   return async () => {
     const silent = await noteSilentHosts(ctx, startedAt)
     const overdue = await expireOverdue(ctx)
-    const tombstones = await removeTombstones(ctx)
-    const operations = await removeOldOperations(ctx)
-    const keys = await removeOldKeys(ctx)
-    const events = await removeOldEvents(ctx)
+    const end = performance.now() + ctx.settings.controllerPeriodMs / 2
+    const tombstones = await sweep(end, () => removeTombstones(ctx))
+    const operations = await sweep(end, () => removeOldOperations(ctx))
+    const keys = await sweep(end, () => removeOldKeys(ctx))
+    const events = await sweep(end, () => removeOldEvents(ctx))
     if (silent + overdue + tombstones + operations + keys + events === 0) return null
     return (
       `${silent} hosts fell silent, ended ${overdue} overdue operations, removed ${tombstones} tombstones, ${operations} old operations, ` +
       `${keys} idempotency keys and ${events} events`
     )
+  }
+}
+
+/**
+ * Remove lot after lot until one finds nothing, or this part of the pass is over: what is made in a period, however much,
+ * must be removed in a period. Other writes go in between.
+ */
+async function sweep(endMs: number, removeLot: () => Promise<number>): Promise<number> {
+  let removed = 0
+  for (;;) {
+    const lot = await removeLot()
+    removed += lot
+    if (lot === 0 || performance.now() >= endMs) return removed
   }
 }
 
@@ -75,7 +89,7 @@ async function removeTombstones(ctx: Context): Promise<number> {
 }
 
 async function removeOldOperations(ctx: Context): Promise<number> {
-  const ids = await listOldOperations(ctx.store.read, ctx.now() - ctx.settings.operationMs, sweepSize)
+  const ids = await listOldOperations(ctx.store.read, ctx.now() - ctx.settings.operationMs, lotSize)
   if (ids.length === 0) return 0 // an idle server writes nothing
   await ctx.store.writeMakingRoom((tx) => deleteOperations(tx, ids))
   return ids.length
@@ -83,7 +97,7 @@ async function removeOldOperations(ctx: Context): Promise<number> {
 
 async function removeOldKeys(ctx: Context): Promise<number> {
   const before = ctx.now() - ctx.settings.idempotencyKeyMs
-  const keys = await listOldIdempotencyKeys(ctx.store.read, before, sweepSize)
+  const keys = await listOldIdempotencyKeys(ctx.store.read, before, lotSize)
   if (keys.length === 0) return 0
   await ctx.store.writeMakingRoom((tx) => deleteOldIdempotencyKeys(tx, keys, before))
   return keys.length
@@ -92,5 +106,5 @@ async function removeOldKeys(ctx: Context): Promise<number> {
 async function removeOldEvents(ctx: Context): Promise<number> {
   const before = ctx.now() - ctx.settings.eventMs
   if (!(await hasEventBefore(ctx.store.read, before))) return 0
-  return ctx.store.writeMakingRoom((tx) => deleteOldEvents(tx.db, before, sweepSize))
+  return ctx.store.writeMakingRoom((tx) => deleteOldEvents(tx.db, before, lotSize))
 }

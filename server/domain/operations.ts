@@ -18,6 +18,7 @@ import {
   type OperationFilter,
   updateOperation,
 } from '../store/operations.ts'
+import { type Listed, mapListed, type Page } from '../store/resource-list.ts'
 import type { StoredOperation } from '../store/schema.ts'
 import type { Transaction } from '../store/transaction.ts'
 
@@ -117,12 +118,8 @@ export async function readOperation(
 }
 
 /** A page of operations, newest first. */
-export async function readOperations(
-  ctx: Context,
-  filter: OperationFilter,
-  page: { after?: string; limit: number },
-): Promise<Operation[]> {
-  return (await listOperations(ctx.store.read, filter, page)).map(operationDocument)
+export async function readOperations(ctx: Context, filter: OperationFilter, page: Page): Promise<Listed<Operation>> {
+  return mapListed(await listOperations(ctx.store.read, filter, page), operationDocument)
 }
 
 /** An operation as the API shows it. */

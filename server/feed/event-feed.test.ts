@@ -7,6 +7,9 @@ import { EventFeed } from './event-feed.ts'
 
 const log = pino({ level: 'silent' })
 
+/** The id in the data of a rendered event. */
+const resourceOf = (text: string): string => JSON.parse(/^data: (.*)$/m.exec(text)?.[1] ?? '{}').resource_id
+
 describe.each(engines)('the change feed on $name', (engine) => {
   const open: TestDatabase[] = []
   beforeAll(() => engine.start())
@@ -34,10 +37,10 @@ describe.each(engines)('the change feed on $name', (engine) => {
     let last = after
     while (ids.length < count) {
       await feed.changed(last, AbortSignal.timeout(10_000))
-      const events = await feed.read(last)
-      if (events.length === 0) throw new Error(`only ${ids.length} came: ${ids.join(' ')}`)
-      ids.push(...events.map((event) => event.resourceId))
-      last = events.at(-1)?.sequence ?? last
+      const page = await feed.read(last)
+      if (page === null) throw new Error(`only ${ids.length} came: ${ids.join(' ')}`)
+      ids.push(...page.texts.map(resourceOf))
+      last = page.position
     }
     return { ids, last }
   }
@@ -49,8 +52,24 @@ describe.each(engines)('the change feed on $name', (engine) => {
     await note(store, 'vpc-c')
     expect((await waiting).ids).toEqual(['vpc-a', 'vpc-b', 'vpc-c'])
     expect((await readOn(feed, 0, 3)).ids).toEqual(['vpc-a', 'vpc-b', 'vpc-c'])
-    expect(await feed.read(await feed.newest())).toEqual([])
+    expect(await feed.read(await feed.newest())).toBe(null)
     feed.close()
+  })
+
+  test('events of one resource are looked for among a bounded number of others at a time', async () => {
+    const { store, feed } = await openFeed()
+    const others = (count: number) => Array.from({ length: count }, (_, i) => `vpc-${i}`)
+    for (let lot = 0; lot < 3; lot++) await note(store, ...others(4000))
+    await note(store, 'vpc-rare', 'vpc-1')
+    feed.close()
+    const later = await EventFeed.open(store, log)
+    const first = await later.read(0, 'vpc-rare')
+    expect(first).toEqual({ texts: [], position: 10_000 })
+    const second = await later.read(10_000, 'vpc-rare')
+    expect(second?.texts.map(resourceOf)).toEqual(['vpc-rare'])
+    expect(second?.position).toBe(await later.newest())
+    expect(await later.read(second?.position ?? 0, 'vpc-rare')).toBe(null)
+    later.close()
   })
 
   test('one that is opened later reads from the database what it has not in memory', async () => {

@@ -1,7 +1,7 @@
 import { setTimeout as delay, setImmediate as immediate } from 'node:timers/promises'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { Logger } from 'pino'
-import { eventRange, listEvents, type StoredEvent } from '../store/events.ts'
+import { eventRange, listEvents, listEventsOf, type StoredEvent } from '../store/events.ts'
 import type { Store } from '../store/store.ts'
 
 /** Events that are kept in memory, already rendered, for the streams that are up to date. */
@@ -10,8 +10,9 @@ const recentEvents = 4096
 /** Time after which a read of the feed that failed is tried again, milliseconds. */
 const retryMs = 500
 
-/** Events read from the database at once. */
+/** Events read from the database at once, and those that are looked at for the ones of a resource. */
 const pageSize = 500
+const lookedAtOnce = 10_000
 
 /** Streams that are woken before anything else gets its turn; more make a pause of so long for each, milliseconds. */
 const wokenAtOnce = 50
@@ -76,15 +77,23 @@ export class EventFeed {
     return after === 0 || (after <= last && after >= first - 1)
   }
 
-  /** The rendered events behind a sequence number, in order, at most a page of them; empty when there is none yet. */
-  async read(after: number): Promise<FeedEvent[]> {
-    if (after >= this.#last) return []
+  /**
+   * The rendered events behind a sequence number, in order, at most a page of them, and up to which number they go; of one
+   * resource alone when its id is given. Null when there is no event behind it yet.
+   */
+  async read(after: number, resourceId?: string): Promise<{ texts: string[]; position: number } | null> {
+    if (after >= this.#last) return null
     const oldest = this.#recent[0]
     if (oldest !== undefined && after >= oldest.sequence - 1) {
       const start = firstBehind(this.#recent, after)
-      return this.#recent.slice(start, start + pageSize)
+      return pageOf(this.#recent.slice(start, start + pageSize), resourceId)
     }
-    return (await listEvents(this.#store.read, after, pageSize)).map(render)
+    if (resourceId === undefined) return pageOf((await listEvents(this.#store.read, after, pageSize)).map(render))
+    const startedAt = performance.now()
+    const { events, last } = await listEventsOf(this.#store.read, resourceId, after, lookedAtOnce)
+    // as long for others as for this one: a day has millions of events
+    await delay(performance.now() - startedAt, undefined, { ref: false })
+    return { texts: events.map((event) => render(event).text), position: last }
   }
 
   /** Resolves when there may be an event behind this sequence number, or when the signal is aborted. */
@@ -167,6 +176,13 @@ export class EventFeed {
     }
     this.#waking = false
   }
+}
+
+function pageOf(events: readonly FeedEvent[], resourceId?: string): { texts: string[]; position: number } | null {
+  const last = events.at(-1)
+  if (last === undefined) return null
+  const wanted = resourceId === undefined ? events : events.filter((event) => event.resourceId === resourceId)
+  return { texts: wanted.map(({ text }) => text), position: last.sequence }
 }
 
 /** As the event stream format wants it (https://html.spec.whatwg.org/multipage/server-sent-events.html). */

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { EventsHeaders, EventsQuery } from '@berth/contract/events.ts'
 import type { FastifyReply } from 'fastify'
 import Type from 'typebox'
@@ -79,15 +80,15 @@ async function streamEvents(ctx: Context, reply: FastifyReply, { after, resource
   try {
     if (!(await write(ctx, response, `retry: 1000\n${hello}`, signal))) return
     while (!signal.aborted) {
-      const events = await feed.read(position)
-      if (events.length === 0) {
+      const page = await feed.read(position, resourceId)
+      if (page === null) {
         await feed.changed(position, signal)
         continue
       }
-      position = events.at(-1)?.sequence ?? position
-      const text = events.filter((event) => resourceId === undefined || event.resourceId === resourceId)
-      if (text.length === 0) continue
-      if (!(await write(ctx, response, text.map((event) => event.text).join(''), signal))) return
+      position = page.position
+      if (page.texts.length === 0)
+        await nextTurn() // what is in memory is read without waiting for anything
+      else if (!(await write(ctx, response, page.texts.join(''), signal))) return
     }
   } catch (error) {
     ctx.log.warn({ err: error }, 'an event stream ended early') // the client resumes where it was

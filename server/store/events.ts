@@ -30,6 +30,29 @@ export async function listEvents(db: Reader, after: number, limit: number): Prom
   return rows.map((row) => ({ ...row, detail: JSON.parse(row.detail) }))
 }
 
+/**
+ * The events of one resource among so many behind a sequence number, oldest first, and the last of those that were looked
+ * at; the same number when there is none behind it.
+ */
+export async function listEventsOf(
+  db: Reader,
+  resourceId: string,
+  after: number,
+  lookedAt: number,
+): Promise<{ events: StoredEvent[]; last: number }> {
+  const { last: newest } = await eventRange(db)
+  const last = Math.max(after, Math.min(newest, after + lookedAt))
+  const rows = await db
+    .selectFrom('events')
+    .selectAll()
+    .where('sequence', '>', after)
+    .where('sequence', '<=', last)
+    .where('resource_id', '=', resourceId)
+    .orderBy('sequence')
+    .execute()
+  return { events: rows.map((row) => ({ ...row, detail: JSON.parse(row.detail) })), last }
+}
+
 /** The first and the last sequence number that are kept; both 0 when there is none. */
 export async function eventRange(db: Reader): Promise<{ first: number; last: number }> {
   const ends = await Promise.all(

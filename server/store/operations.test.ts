@@ -61,12 +61,13 @@ describe.each(engines)('operations on $name', (engine) => {
       storedOperation('op-4', { type: 'instance.delete' }),
     )
     const list = async (...args: Parameters<typeof listOperations> extends [unknown, ...infer Rest] ? Rest : never) =>
-      ids(await listOperations(store.read, ...args))
+      ids((await listOperations(store.read, ...args)).items)
     expect(await list({}, { limit: 10 })).toEqual(['op-4', 'op-3', 'op-2', 'op-1'])
     expect(await list({}, { limit: 2 })).toEqual(['op-4', 'op-3'])
     expect(await list({}, { limit: 2, after: 'op-3' })).toEqual(['op-2', 'op-1'])
     expect(await list({ resource_id: 'inst-a' }, { limit: 10 })).toEqual(['op-4', 'op-3', 'op-1'])
     expect(await list({ type: 'instance.stop' }, { limit: 10 })).toEqual(['op-2'])
+    expect(await list({ resource_type: 'instance', status: 'succeeded' }, { limit: 10 })).toEqual(['op-3'])
     expect(await list({ status: 'pending', resource_id: 'inst-a' }, { limit: 10 })).toEqual(['op-4', 'op-1'])
     expect(ids(await listOpenOperations(store.read, 'inst-a'))).toEqual(['op-1', 'op-4'])
     expect((await findLastOperation(store.read, 'inst-a', 'instance.create'))?.id).toBe('op-3')
@@ -88,7 +89,7 @@ describe.each(engines)('operations on $name', (engine) => {
     expect(await listOldOperations(store.read, 101, 1)).toEqual(['op-4'])
     expect(await listOldOperations(store.read, 50, 10)).toEqual([])
     await store.write((tx) => deleteOperations(tx, ['op-3', 'op-4']))
-    expect(ids(await listOperations(store.read, {}, { limit: 10 }))).toEqual(['op-2', 'op-1'])
+    expect(ids((await listOperations(store.read, {}, { limit: 10 })).items)).toEqual(['op-2', 'op-1'])
     expect(
       (await listEvents(store.read, 0, 100)).slice(-2).map(({ type, resource_id }) => [type, resource_id]),
     ).toEqual([

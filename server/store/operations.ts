@@ -8,6 +8,7 @@ import {
 import { ApiError } from '../api-error.ts'
 import type { Change } from './change.ts'
 import { insertRow, prepare } from './engine/prepared.ts'
+import { type Listed, listMatching, type Page } from './resource-list.ts'
 import type { OperationRow, StoredOperation } from './schema.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
@@ -25,22 +26,25 @@ export interface OperationFilter {
   status?: OperationStatus
 }
 
-/** Operations, newest first, older than `after`. */
+/** Operations, newest first, older than `after`. There is an index for the resource alone. */
 export async function listOperations(
   db: Reader,
   filter: OperationFilter,
-  page: { after?: string; limit: number },
-): Promise<StoredOperation[]> {
-  let query = db.selectFrom('operations').selectAll().orderBy('id', 'desc').limit(page.limit)
-  for (const column of ['resource_id', 'type', 'status'] as const) {
-    const wanted = filter[column]
-    if (wanted !== undefined) query = query.where(column, '=', wanted)
-  }
-  if (filter.resource_type !== undefined) {
-    query = query.where('type', 'in', typesOn(filter.resource_type))
-  }
-  if (page.after !== undefined) query = query.where('id', '<', page.after)
-  return (await query.execute()).map(parse)
+  page: Page,
+): Promise<Listed<StoredOperation>> {
+  const { resource_id: resourceId, resource_type: resourceType, ...wanted } = filter
+  const types = resourceType === undefined ? null : typesOn(resourceType)
+  const isExact = types === null && Object.keys(wanted).length === 0
+  const fits = ({ type, status }: StoredOperation) =>
+    (types === null || types.includes(type)) &&
+    (wanted.type === undefined || wanted.type === type) &&
+    (wanted.status === undefined || wanted.status === status)
+  return listMatching(page, isExact ? null : fits, async (after, limit) => {
+    let query = db.selectFrom('operations').selectAll().orderBy('id', 'desc').limit(limit)
+    if (resourceId !== undefined) query = query.where('resource_id', '=', resourceId)
+    if (after !== undefined) query = query.where('id', '<', after)
+    return (await query.execute()).map(parse)
+  })
 }
 
 function typesOn(resource: OperationResource): OperationType[] {

@@ -91,10 +91,10 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
     })
     expect(await getSshKey(store.read, 'key-a')).toEqual({ ...key('key-a'), uid: expect.any(String), generation: 1 })
     const page = { limit: 10 }
-    expect(idsOf(await listVpcs(store.read, none, page))).toEqual(['vpc-a', 'vpc-b'])
-    expect(idsOf(await listSubnets(store.read, none, page))).toEqual(['subnet-a', 'subnet-b'])
-    expect(idsOf(await listSecurityGroups(store.read, none, page))).toEqual(['sg-a', 'sg-b'])
-    expect(idsOf(await listSshKeys(store.read, none, page))).toEqual(['key-a', 'key-b'])
+    expect(idsOf((await listVpcs(store.read, none, page)).items)).toEqual(['vpc-a', 'vpc-b'])
+    expect(idsOf((await listSubnets(store.read, none, page)).items)).toEqual(['subnet-a', 'subnet-b'])
+    expect(idsOf((await listSecurityGroups(store.read, none, page)).items)).toEqual(['sg-a', 'sg-b'])
+    expect(idsOf((await listSshKeys(store.read, none, page)).items)).toEqual(['key-a', 'key-b'])
     for (const get of [getVpc, getSubnet, getSecurityGroup, getSshKey]) {
       await expect(get(store.read, 'none')).rejects.toMatchObject({ code: 'not_found' })
     }
@@ -122,11 +122,11 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
       }
     })
     const rare = { labels: [{ operator: 'in', key: 'part', values: ['rare'] }] } as const
-    expect(idsOf(await listVpcs(store.read, rare, { limit: 10 }))).toEqual([id(7), id(407), id(807), id(1207)])
-    expect(idsOf(await listVpcs(store.read, rare, { limit: 2, after: id(7) }))).toEqual([id(407), id(807)])
-    expect(idsOf(await listVpcs(store.read, { ...rare, name: 'even' }, { limit: 10 }))).toEqual([])
-    expect(await listVpcs(store.read, { ...none, name: 'odd' }, { limit: 1000 })).toHaveLength(605)
-    expect(idsOf(await listVpcs(store.read, none, { limit: 2, after: id(1208) }))).toEqual([id(1209)])
+    expect(idsOf((await listVpcs(store.read, rare, { limit: 10 })).items)).toEqual([id(7), id(407), id(807), id(1207)])
+    expect(idsOf((await listVpcs(store.read, rare, { limit: 2, after: id(7) })).items)).toEqual([id(407), id(807)])
+    expect(idsOf((await listVpcs(store.read, { ...rare, name: 'even' }, { limit: 10 })).items)).toEqual([])
+    expect((await listVpcs(store.read, { ...none, name: 'odd' }, { limit: 1000 })).items).toHaveLength(605)
+    expect(idsOf((await listVpcs(store.read, none, { limit: 2, after: id(1208) })).items)).toEqual([id(1209)])
   })
 
   test('a change of metadata raises the generation; the same again does not; an old version is refused', async () => {
@@ -196,7 +196,7 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
       for (const id of ['subnet-a', 'subnet-b']) await deleteSubnet(tx, id)
       await deleteVpc(tx, 'vpc-a')
     })
-    expect(idsOf(await listVpcs(store.read, none, { limit: 10 }))).toEqual(['vpc-b'])
+    expect(idsOf((await listVpcs(store.read, none, { limit: 10 })).items)).toEqual(['vpc-b'])
     expect(await store.read.selectFrom('instances').select('id').execute()).toHaveLength(2)
   })
 
@@ -204,7 +204,7 @@ describe.each(engines)('the smaller resources on $name', (engine) => {
     const store = await filled()
     await expect(store.write((tx) => deleteVpc(tx, 'vpc-a'))).rejects.toThrow()
     await expect(store.write((tx) => insertSubnet(tx, subnet('subnet-c', 'vpc-none')))).rejects.toThrow()
-    expect(idsOf(await listVpcs(store.read, none, { limit: 10 }))).toEqual(['vpc-a', 'vpc-b'])
+    expect(idsOf((await listVpcs(store.read, none, { limit: 10 })).items)).toEqual(['vpc-a', 'vpc-b'])
   })
 
   test('addresses: fresh ones first, then the one free longest, never one twice, and null when all are taken', async () => {

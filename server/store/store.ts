@@ -17,6 +17,7 @@ import { hostOrphans } from './migrations/0007-host-orphans.ts'
 import { resourceUids } from './migrations/0008-resource-uids.ts'
 import { imageChecksums } from './migrations/0009-image-checksums.ts'
 import { onPanic } from './migrations/0010-on-panic.ts'
+import { names } from './migrations/0011-names.ts'
 import { type StoreObserver, unobserved } from './observer.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
@@ -301,6 +302,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0008-resource-uids': resourceUids(),
     '0009-image-checksums': imageChecksums(),
     '0010-on-panic': onPanic(),
+    '0011-names': names(),
   }
 }
 

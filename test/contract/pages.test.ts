@@ -31,7 +31,6 @@ async function readPages(
     const more = cursor === undefined ? {} : { cursor }
     const [got] = await Promise.all([page(stack, path, { ...query, limit: String(limit), ...more }), between()])
     expect(got.items.length).toBeLessThanOrEqual(limit)
-    if (got.next_cursor !== undefined) expect(got.items).toHaveLength(limit)
     ids.push(...got.items.map((item) => item.id))
     cursor = got.next_cursor
   } while (cursor !== undefined && turn < 500)
@@ -254,4 +253,15 @@ test('an instance is the same text by its id, in a list and when it was waited f
       expect(await text('?label_selector=app')).toBe(`{"items":[${waited}]}`)
     }
   }
+})
+
+test('a list of images goes on behind one that was deleted meanwhile', async () => {
+  await using stack = await startStack({ agent: false, images: [] })
+  const spec = { source_url: 'https://images.example/x.img', sha256: 'a'.repeat(64), min_disk_gb: 1, default_user: 'u' }
+  for (const id of ['a', 'b', 'c']) expect((await stack.api('POST', '/v1/images', { id, spec })).status).toBe(201)
+  const first = await page(stack, 'images', { limit: '1' })
+  expect(first.items.map(({ id }) => id)).toEqual(['a'])
+  expect((await stack.api('DELETE', '/v1/images/a')).status).toBe(204)
+  const rest = await page(stack, 'images', { cursor: first.next_cursor ?? '' })
+  expect(rest.items.map(({ id }) => id)).toEqual(['b', 'c'])
 })

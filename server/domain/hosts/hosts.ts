@@ -1,9 +1,8 @@
 import type { Host, HostPatch } from '@berth/contract/hosts/hosts.ts'
 import { toRfc3339 } from '@berth/contract/units.ts'
 import type { Context } from '../../context.ts'
-import { getHost, listHostRoom, listHosts, type StoredHost } from '../../store/hosts/hosts.ts'
-import type { Page } from '../../store/instances/list.ts'
-import { listMatching, type ResourceFilter } from '../../store/resource-list.ts'
+import { getHost, listHostPage, listHostRoom, type StoredHost } from '../../store/hosts/hosts.ts'
+import { type Listed, mapListed, type Page, type ResourceFilter } from '../../store/resource-list.ts'
 import type { Reader } from '../../store/transaction.ts'
 import { updateResource } from '../../store/versions.ts'
 import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
@@ -14,9 +13,8 @@ export async function readHost(ctx: Context, id: string): Promise<Versioned<Host
   return versioned(ctx, await getHost(ctx.store.read, id))
 }
 
-export async function readHosts(ctx: Context, filter: ResourceFilter, page: Page): Promise<Host[]> {
-  const hosts = await listMatching(filter, page, (after, limit) => listHosts(ctx.store.read, { after, limit }))
-  return hosts.map((host) => document(ctx, host))
+export async function readHosts(ctx: Context, filter: ResourceFilter, page: Page): Promise<Listed<Host>> {
+  return mapListed(await listHostPage(ctx.store.read, filter, page), (host) => document(ctx, host))
 }
 
 /** Change a host's name, labels, or whether anything new is placed on it. */

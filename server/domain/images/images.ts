@@ -64,7 +64,7 @@ export function readImage(ctx: Context, id: string): Promise<Versioned<Image>> {
   return readImageIn(ctx, ctx.store.read, id)
 }
 
-/** Every image of the API, the catalogue and the hosts that fits the filter, by id. */
+/** Every image of the API, the catalogue and the hosts that fits the filter. */
 export async function readImages(ctx: Context, filter: ResourceFilter): Promise<Image[]> {
   const reports = Map.groupBy(
     (await listHosts(ctx.store.read)).flatMap((host) => host.images),
@@ -78,7 +78,6 @@ export async function readImages(ctx: Context, filter: ResourceFilter): Promise<
   const stored = new Map((await listImages(ctx.store.read)).map((row) => [row.id, row]))
   for (const row of stored.values()) known.set(row.id, registeredImage(row))
   return [...known.values()]
-    .sort((a, b) => (a.id < b.id ? -1 : 1))
     .map((image) => document(image, stored.get(image.id) ?? null, reports.get(image.id) ?? []))
     .filter(({ metadata }) => filter.name === undefined || metadata.name === filter.name)
     .filter(({ metadata }) => matchesLabels(metadata.labels, filter.labels))

@@ -11,7 +11,8 @@ import {
   stateOf,
   updateDescription,
 } from '../../store/instances/instances.ts'
-import { type InstanceFilter, listInstances, type Page } from '../../store/instances/list.ts'
+import { type InstanceFilter, listInstances } from '../../store/instances/list.ts'
+import { type Listed, mapListed, type Page } from '../../store/resource-list.ts'
 import { checkIfMatch, entityTag, type Version, type Versioned } from '../entity-tag.ts'
 import { patchedMetadata } from '../labels.ts'
 import {
@@ -22,8 +23,8 @@ import {
 import { instanceDocument } from './document.ts'
 
 /** A page of instances in the order they were made; terminated ones only when asked for by state. */
-export async function readInstances(ctx: Context, filter: InstanceFilter, page: Page): Promise<Instance[]> {
-  return (await listInstances(ctx.store.read, filter, page)).map(instanceDocument)
+export async function readInstances(ctx: Context, filter: InstanceFilter, page: Page): Promise<Listed<Instance>> {
+  return mapListed(await listInstances(ctx.store.read, filter, page), instanceDocument)
 }
 
 /** The instance as it is. Throws not_found. */

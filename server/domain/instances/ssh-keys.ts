@@ -3,7 +3,6 @@ import { newId } from '@berth/contract/ids.ts'
 import type { SshKey, SshKeyCreate, SshKeyPatch } from '@berth/contract/instances/ssh-keys.ts'
 import { ApiError, inUse, mostUsers, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import type { Page } from '../../store/instances/list.ts'
 import {
   deleteSshKey as deleteSshKeyRow,
   findSshKey,
@@ -13,7 +12,7 @@ import {
   listSshKeys,
   type StoredSshKey,
 } from '../../store/instances/ssh-keys.ts'
-import type { ResourceFilter } from '../../store/resource-list.ts'
+import { type Listed, mapListed, type Page, type ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { updateResource } from '../../store/versions.ts'
 import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
@@ -51,8 +50,8 @@ export async function readSshKey(ctx: Context, id: string): Promise<Versioned<Ss
   return versioned(await getSshKey(ctx.store.read, id))
 }
 
-export async function readSshKeys(ctx: Context, filter: ResourceFilter, page: Page): Promise<SshKey[]> {
-  return (await listSshKeys(ctx.store.read, filter, page)).map(document)
+export async function readSshKeys(ctx: Context, filter: ResourceFilter, page: Page): Promise<Listed<SshKey>> {
+  return mapListed(await listSshKeys(ctx.store.read, filter, page), document)
 }
 
 /** Change a key's name and labels. */

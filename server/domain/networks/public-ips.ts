@@ -10,7 +10,6 @@ import {
   stateOf,
   updatePublicAddress,
 } from '../../store/instances/instances.ts'
-import type { Page } from '../../store/instances/list.ts'
 import {
   deletePublicIp as deletePublicIpRow,
   findPublicIp,
@@ -23,7 +22,7 @@ import {
   takePublicAddress,
   updatePublicIp,
 } from '../../store/networks/public-ips.ts'
-import type { ResourceFilter } from '../../store/resource-list.ts'
+import { type Listed, mapListed, type Page, type ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
@@ -64,8 +63,8 @@ export async function readPublicIps(
   ctx: Context,
   filter: ResourceFilter & { instance_id?: string; pool?: string },
   page: Page,
-): Promise<PublicIp[]> {
-  return (await listPublicIps(ctx.store.read, filter, page)).map(document)
+): Promise<Listed<PublicIp>> {
+  return mapListed(await listPublicIps(ctx.store.read, filter, page), document)
 }
 
 /**

@@ -9,7 +9,6 @@ import type {
 } from '@berth/contract/networks/security-groups.ts'
 import { ApiError, inUse, mostUsers, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import type { Page } from '../../store/instances/list.ts'
 import {
   type CountedSecurityGroup,
   deleteSecurityGroup as deleteSecurityGroupRow,
@@ -22,7 +21,7 @@ import {
   listSecurityGroups,
   updateSecurityGroup,
 } from '../../store/networks/security-groups.ts'
-import type { ResourceFilter } from '../../store/resource-list.ts'
+import { type Listed, mapListed, type Page, type ResourceFilter } from '../../store/resource-list.ts'
 import type { Reader, Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
@@ -86,8 +85,12 @@ export async function readSecurityGroup(ctx: Context, id: string): Promise<Versi
   return versioned(await getSecurityGroup(ctx.store.read, id))
 }
 
-export async function readSecurityGroups(ctx: Context, filter: ResourceFilter, page: Page): Promise<SecurityGroup[]> {
-  return (await listSecurityGroups(ctx.store.read, filter, page)).map(document)
+export async function readSecurityGroups(
+  ctx: Context,
+  filter: ResourceFilter,
+  page: Page,
+): Promise<Listed<SecurityGroup>> {
+  return mapListed(await listSecurityGroups(ctx.store.read, filter, page), document)
 }
 
 /**

@@ -4,7 +4,6 @@ import type { Subnet, SubnetCreate, SubnetPatch } from '@berth/contract/networks
 import { ApiError, inUse, mostUsers, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
 import { listInstancesInSubnet } from '../../store/instances/instances.ts'
-import type { Page } from '../../store/instances/list.ts'
 import {
   type CountedSubnet,
   deleteSubnet as deleteSubnetRow,
@@ -15,7 +14,7 @@ import {
   listSubnetsOfVpcs,
 } from '../../store/networks/subnets.ts'
 import { findVpc } from '../../store/networks/vpcs.ts'
-import type { ResourceFilter } from '../../store/resource-list.ts'
+import { type Listed, mapListed, type Page, type ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { updateResource } from '../../store/versions.ts'
 import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
@@ -60,8 +59,8 @@ export async function readSubnets(
   ctx: Context,
   filter: ResourceFilter & { vpc_id?: string },
   page: Page,
-): Promise<Subnet[]> {
-  return (await listSubnets(ctx.store.read, filter, page)).map(document)
+): Promise<Listed<Subnet>> {
+  return mapListed(await listSubnets(ctx.store.read, filter, page), document)
 }
 
 /** Change name, labels, and whether instances that are created from now on get a public address. */

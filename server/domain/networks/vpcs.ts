@@ -2,7 +2,6 @@ import { newId } from '@berth/contract/ids.ts'
 import type { Vpc, VpcCreate, VpcPatch } from '@berth/contract/networks/vpcs.ts'
 import { ApiError, inUse, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
-import type { Page } from '../../store/instances/list.ts'
 import { listSubnetsOfVpcs } from '../../store/networks/subnets.ts'
 import {
   type CountedVpc,
@@ -12,7 +11,7 @@ import {
   insertVpc,
   listVpcs,
 } from '../../store/networks/vpcs.ts'
-import type { ResourceFilter } from '../../store/resource-list.ts'
+import { type Listed, mapListed, type Page, type ResourceFilter } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { updateResource } from '../../store/versions.ts'
 import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
@@ -40,8 +39,8 @@ export async function readVpc(ctx: Context, id: string): Promise<Versioned<Vpc>>
   return versioned(await getVpc(ctx.store.read, id))
 }
 
-export async function readVpcs(ctx: Context, filter: ResourceFilter, page: Page): Promise<Vpc[]> {
-  return (await listVpcs(ctx.store.read, filter, page)).map(document)
+export async function readVpcs(ctx: Context, filter: ResourceFilter, page: Page): Promise<Listed<Vpc>> {
+  return mapListed(await listVpcs(ctx.store.read, filter, page), document)
 }
 
 /** Change a VPC's name and labels. */

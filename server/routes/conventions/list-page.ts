@@ -1,7 +1,6 @@
 import { LabelSelectorError, parseLabelSelector } from '@berth/contract/label-selector.ts'
 import { ApiError } from '../../api-error.ts'
-import type { Page } from '../../store/instances/list.ts'
-import type { ResourceFilter } from '../../store/resource-list.ts'
+import type { Listed, Page, ResourceFilter } from '../../store/resource-list.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
 
 /** What every list's query has. */
@@ -10,16 +9,21 @@ interface ListQuery {
   cursor?: string
 }
 
-/** Answer a list: one item more than asked for is read, to know whether there is a next page. */
+/**
+ * Answer a list: one item more than asked for is read, to know whether there is a next page. A page may be shorter than
+ * asked for, even empty, and still have a next one: few items match, and the look for them was ended.
+ */
 export async function answerPage<Query extends ListQuery, Item>(
   query: Query,
-  read: (filter: Omit<Query, keyof ListQuery>, page: Page) => Promise<Item[]>,
+  read: (filter: Omit<Query, keyof ListQuery>, page: Page) => Promise<Listed<Item>>,
   keyOf: (item: Item) => string,
 ): Promise<{ items: Item[]; next_cursor?: string }> {
   const { limit = 1000, cursor, ...filter } = query
   const after = cursor === undefined ? {} : { after: decodeCursor(cursor, filter) }
-  const items = await read(filter, { ...after, limit: limit + 1 })
-  if (items.length <= limit) return { items }
+  const { items, behind } = await read(filter, { ...after, limit: limit + 1 })
+  if (items.length <= limit) {
+    return behind === null ? { items } : { items, next_cursor: encodeCursor(behind, filter) }
+  }
   const page = items.slice(0, limit)
   const last = page.at(-1)
   return last === undefined ? { items: page } : { items: page, next_cursor: encodeCursor(keyOf(last), filter) }

@@ -14,7 +14,7 @@ import type { Versioned } from '../../domain/entity-tag.ts'
 import type { Api } from '../../http/api.ts'
 import { NoContent, problems } from '../../http/problems.ts'
 import { ETag, withHeaders } from '../../http/response-headers.ts'
-import type { Page } from '../../store/instances/list.ts'
+import type { Listed, Page } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
 import { answerPage } from './list-page.ts'
 import { answerPost, postProblems } from './posts.ts'
@@ -36,16 +36,19 @@ export interface ReadableResource<Item, Filter = ListFilter> {
   query?: TSchema
   /** The etag is null of what nobody can change. */
   get: (id: string) => Promise<Versioned<Item> | { document: Item; etag: null }>
-  list: (filter: Filter, page: Page) => Promise<Item[]>
+  list: (filter: Filter, page: Page) => Promise<Listed<Item>>
 }
 
 /** Query of the lists that only have pages. */
 export const PageQuery = Type.Object(listQuery, strict)
 
-/** A page of a list that is in memory as a whole, in its order; empty behind an id that is not in it. */
-export function pageInMemory<Item extends { id: string }>(items: readonly Item[], { after, limit }: Page): Item[] {
-  const start = after === undefined ? 0 : items.findIndex((item) => item.id === after) + 1
-  return after !== undefined && start === 0 ? [] : items.slice(start, start + limit)
+/** A page of a list that is in memory as a whole, by id; goes on also behind an id that is gone by now. */
+export function pageInMemory<Item extends { id: string }>(
+  items: readonly Item[],
+  { after = '', limit }: Page,
+): Listed<Item> {
+  const byId = items.toSorted((a, b) => (a.id < b.id ? -1 : 1))
+  return { items: byId.filter(({ id }) => id > after).slice(0, limit), behind: null }
 }
 
 /** The two routes every resource has: list and show. */

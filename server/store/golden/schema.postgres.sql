@@ -65,7 +65,7 @@ create table hosts (
   constraint hosts_allocated_not_negative CHECK (((allocated_vcpus >= 0) AND (allocated_memory_mb >= 0) AND (allocated_disk_gb >= 0))),
   constraint hosts_pkey PRIMARY KEY (id)
 );
-
+CREATE INDEX hosts_name ON public.hosts USING btree (name, id);
 
 create table idempotency_keys (
   key text not null,
@@ -217,7 +217,7 @@ create table public_ips (
   constraint public_ips_instance_id_key UNIQUE (instance_id),
   constraint public_ips_pkey PRIMARY KEY (id)
 );
-
+CREATE INDEX public_ips_name ON public.public_ips USING btree (name, id);
 
 create table security_groups (
   id text not null,
@@ -230,7 +230,7 @@ create table security_groups (
   uid text not null default ''::text,
   constraint security_groups_pkey PRIMARY KEY (id)
 );
-
+CREATE INDEX security_groups_name ON public.security_groups USING btree (name, id);
 
 create table ssh_keys (
   id text not null,
@@ -243,7 +243,7 @@ create table ssh_keys (
   uid text not null default ''::text,
   constraint ssh_keys_pkey PRIMARY KEY (id)
 );
-
+CREATE INDEX ssh_keys_name ON public.ssh_keys USING btree (name, id);
 
 create table subnet_addresses (
   subnet_id text not null,
@@ -270,6 +270,7 @@ create table subnets (
   constraint subnets_pkey PRIMARY KEY (id),
   constraint subnets_vpc_id_fkey FOREIGN KEY (vpc_id) REFERENCES vpcs(id)
 );
+CREATE INDEX subnets_name ON public.subnets USING btree (name, id);
 CREATE INDEX subnets_vpc ON public.subnets USING btree (vpc_id);
 
 create table vpcs (
@@ -283,4 +284,4 @@ create table vpcs (
   uid text not null default ''::text,
   constraint vpcs_pkey PRIMARY KEY (id)
 );
-
+CREATE INDEX vpcs_name ON public.vpcs USING btree (name, id);

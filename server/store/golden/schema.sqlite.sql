@@ -54,6 +54,8 @@ CREATE TABLE "hosts" (
   constraint "hosts_allocated_not_negative" check (allocated_vcpus >= 0 and allocated_memory_mb >= 0 and allocated_disk_gb >= 0)
 ) strict;
 
+CREATE INDEX "hosts_name" on "hosts" ("name", "id");
+
 CREATE TABLE "idempotency_keys" (
   "key" text not null primary key,
   "fingerprint" text not null,
@@ -204,6 +206,8 @@ CREATE TABLE "public_ips" (
   "uid" text default '' not null
 ) strict;
 
+CREATE INDEX "public_ips_name" on "public_ips" ("name", "id");
+
 CREATE TABLE "security_groups" (
   "id" text not null primary key,
   "name" text not null,
@@ -215,6 +219,8 @@ CREATE TABLE "security_groups" (
   "uid" text default '' not null
 ) strict;
 
+CREATE INDEX "security_groups_name" on "security_groups" ("name", "id");
+
 CREATE TABLE "ssh_keys" (
   "id" text not null primary key,
   "name" text not null,
@@ -225,6 +231,8 @@ CREATE TABLE "ssh_keys" (
   "generation" integer default 1 not null,
   "uid" text default '' not null
 ) strict;
+
+CREATE INDEX "ssh_keys_name" on "ssh_keys" ("name", "id");
 
 CREATE TABLE "subnet_addresses" (
   "subnet_id" text not null references "subnets" ("id"),
@@ -249,6 +257,8 @@ CREATE TABLE "subnets" (
   "uid" text default '' not null
 ) strict;
 
+CREATE INDEX "subnets_name" on "subnets" ("name", "id");
+
 CREATE INDEX "subnets_vpc" on "subnets" ("vpc_id");
 
 CREATE TABLE "vpcs" (
@@ -261,3 +271,5 @@ CREATE TABLE "vpcs" (
   "generation" integer default 1 not null,
   "uid" text default '' not null
 ) strict;
+
+CREATE INDEX "vpcs_name" on "vpcs" ("name", "id");

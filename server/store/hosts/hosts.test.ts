@@ -9,6 +9,7 @@ import {
   getHost,
   type HostReport,
   insertHostIfAbsent,
+  listHostPage,
   listHosts,
   release,
   reserve,
@@ -130,10 +131,10 @@ describe.each(engines)('hosts on $name', (engine) => {
   test('lists go by id, whole or in pages', async () => {
     const store = await openStore()
     for (const id of ['host-b', 'host-c', 'host-a']) await add(store, id)
-    const ids = async (page?: { after: string; limit: number }) =>
-      (await listHosts(store.read, page)).map((host) => host.id)
-    expect(await ids()).toEqual(['host-a', 'host-b', 'host-c'])
+    const ids = async (page: { after?: string; limit: number }) =>
+      (await listHostPage(store.read, { labels: [] }, page)).items.map((host) => host.id)
+    expect((await listHosts(store.read)).map((host) => host.id)).toEqual(['host-a', 'host-b', 'host-c'])
     expect(await ids({ after: 'host-a', limit: 1 })).toEqual(['host-b'])
-    expect(await ids({ after: '', limit: 2 })).toEqual(['host-a', 'host-b'])
+    expect(await ids({ limit: 2 })).toEqual(['host-a', 'host-b'])
   })
 })

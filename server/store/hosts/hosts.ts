@@ -2,6 +2,7 @@ import type { ObservedImage } from '@berth/contract/hosts/agent-protocol.ts'
 import { sql } from 'kysely'
 import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
+import { type Listed, listMatchingIds, type Page, type ResourceFilter, withRows } from '../resource-list.ts'
 import type { HostRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
 import { firstVersion } from '../versions.ts'
@@ -33,11 +34,16 @@ export async function getHost(db: Reader, id: string): Promise<StoredHost> {
   return host
 }
 
-/** Hosts by id; all of them unless a page is asked for. */
-export async function listHosts(db: Reader, page?: { after: string; limit: number }): Promise<StoredHost[]> {
-  let query = db.selectFrom('hosts').selectAll().orderBy('id')
-  if (page !== undefined) query = query.where('id', '>', page.after).limit(page.limit)
-  return (await query.execute()).map(parse)
+/** Every host, by id. */
+export async function listHosts(db: Reader): Promise<StoredHost[]> {
+  return (await db.selectFrom('hosts').selectAll().orderBy('id').execute()).map(parse)
+}
+
+/** A page of hosts, by id. */
+export async function listHostPage(db: Reader, filter: ResourceFilter, page: Page): Promise<Listed<StoredHost>> {
+  return withRows(await listMatchingIds(db, 'hosts', filter, page), async (ids) =>
+    (await db.selectFrom('hosts').selectAll().where('id', 'in', ids).orderBy('id').execute()).map(parse),
+  )
 }
 
 /** What placement looks at of a host. */

@@ -79,7 +79,9 @@ async function pages(store: Store, filter: InstanceFilter, limit: number): Promi
   const ids: string[] = []
   for (;;) {
     const after = ids.at(-1)
-    const page = await listInstances(store.read, filter, after === undefined ? { limit } : { after, limit })
+    const from = after === undefined ? { limit } : { after, limit }
+    const { items: page, behind } = await listInstances(store.read, filter, from)
+    expect(behind).toBe(null) // there are fewer than are looked at
     expect(page.length).toBeLessThanOrEqual(limit)
     if (after !== undefined) expect(page.find(({ id }) => id <= after)?.id).toBeUndefined() // or it would never end
     ids.push(...page.map((instance) => instance.id))

@@ -1,6 +1,7 @@
 import type { InstanceState } from '@berth/contract/instances/states.ts'
 import type { LabelRequirement } from '@berth/contract/label-selector.ts'
 import { type Expression, expressionBuilder, type SqlBool } from 'kysely'
+import { type Listed, listMatching, type Page } from '../resource-list.ts'
 import type { Database } from '../schema.ts'
 import type { Reader } from '../transaction.ts'
 import { parseInstance, type StoredInstance } from './instances.ts'
@@ -15,20 +16,54 @@ export interface InstanceFilter {
   labels: readonly LabelRequirement[]
 }
 
-/** Behind which id to go on, and how many to give. */
-export interface Page {
-  after?: string
-  limit: number
+/**
+ * Instances by id, which is the order they were made in. Where the database cannot go from one match to the next, it is
+ * given the ids to look at, so many at a time.
+ */
+export async function listInstances(db: Reader, filter: InstanceFilter, page: Page): Promise<Listed<StoredInstance>> {
+  const driver = await chooseDriver(db, filter)
+  const { labels, ...columns } = filter
+  const rest = labels.filter((requirement) => requirement !== driver)
+  const isExact = rest.length === 0 && (driver === null || Object.keys(columns).length === 0)
+  if (isExact) {
+    return { items: (await pageQuery(db, driver, filter, page).execute()).map(parseInstance), behind: null }
+  }
+  const matching = new Map<string, StoredInstance>()
+  const { items, behind } = await listMatching(
+    page,
+    ({ id }) => matching.has(id),
+    async (after, limit) => {
+      const ids = await walk(db, driver, columns, { ...(after === undefined ? {} : { after }), limit })
+      const last = ids.at(-1)?.id
+      if (last === undefined) return []
+      const bounds = { ...(after === undefined ? {} : { after }), upTo: last, limit: page.limit }
+      for (const row of await pageQuery(db, driver, filter, bounds).execute()) matching.set(row.id, parseInstance(row))
+      return ids
+    },
+  )
+  return { items: items.map(({ id }) => matching.get(id)).filter((instance) => instance !== undefined), behind }
 }
 
-/** Instances by id, which is the order they were made in. */
-export async function listInstances(db: Reader, filter: InstanceFilter, page: Page): Promise<StoredInstance[]> {
-  const rows = await pageQuery(db, await chooseDriver(db, filter), filter, page).execute()
-  return rows.map(parseInstance)
+/** The ids to look at, in their order. */
+function walk(
+  db: Reader,
+  driver: Driver | null,
+  columns: Omit<InstanceFilter, 'labels'>,
+  page: Page,
+): Promise<{ id: string }[]> {
+  if (driver === null) {
+    const asked = conditions({ ...columns, labels: [] }, page)
+    return db.selectFrom('instances').select('id').where(asked).orderBy('id').limit(page.limit).execute()
+  }
+  return db
+    .selectFrom(labelledIds(db, driver, page).as('labelled'))
+    .select('labelled.instance_id as id')
+    .limit(page.limit)
+    .execute()
 }
 
 /** The query of a page that walks along the index of a label, or along the instances themselves when it is null. */
-export function pageQuery(db: Reader, driver: Driver | null, filter: InstanceFilter, page: Page) {
+export function pageQuery(db: Reader, driver: Driver | null, filter: InstanceFilter, page: Page & { upTo?: string }) {
   if (driver === null) {
     return db.selectFrom('instances').selectAll().where(conditions(filter, page)).orderBy('id').limit(page.limit)
   }
@@ -38,7 +73,7 @@ export function pageQuery(db: Reader, driver: Driver | null, filter: InstanceFil
     .crossJoin('instances') // to SQLite a cross join says in which order to go
     .selectAll('instances')
     .whereRef('instances.id', '=', 'labelled.instance_id')
-    .where(conditions(rest, {}))
+    .where(conditions(rest, page.upTo === undefined ? {} : { upTo: page.upTo }))
     .orderBy('labelled.instance_id')
     .limit(page.limit)
 }
@@ -64,7 +99,7 @@ function labelledIds(db: Reader, { key, ...driver }: Driver, { after }: Page) {
 const noLimit = Number.MAX_SAFE_INTEGER
 
 /** Everything a filter asks of a row of instances. */
-function conditions(filter: InstanceFilter, page: { after?: string }): Expression<SqlBool> {
+function conditions(filter: InstanceFilter, page: { after?: string; upTo?: string }): Expression<SqlBool> {
   const eb = expressionBuilder<Database, 'instances'>()
   const all: Expression<SqlBool>[] = [
     filter.state === undefined ? eb('instances.state', '!=', 'terminated') : eb('instances.state', '=', filter.state),
@@ -74,6 +109,7 @@ function conditions(filter: InstanceFilter, page: { after?: string }): Expressio
     if (wanted !== undefined) all.push(eb(`instances.${column}`, '=', wanted))
   }
   if (page.after !== undefined) all.push(eb('instances.id', '>', page.after))
+  if (page.upTo !== undefined) all.push(eb('instances.id', '<=', page.upTo))
   for (const requirement of filter.labels) {
     let labelled = eb
       .selectFrom('instance_labels')

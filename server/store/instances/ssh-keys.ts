@@ -1,10 +1,9 @@
 import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
-import { listMatching, type ResourceFilter } from '../resource-list.ts'
+import { type Listed, listMatchingIds, type Page, type ResourceFilter, withRows } from '../resource-list.ts'
 import type { SshKeyRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
 import { firstVersion } from '../versions.ts'
-import type { Page } from './list.ts'
 
 /** An SSH public key as stored. */
 export interface StoredSshKey extends Omit<SshKeyRow, 'labels'> {
@@ -25,11 +24,10 @@ export async function getSshKey(db: Reader, id: string): Promise<StoredSshKey> {
   return key
 }
 
-export function listSshKeys(db: Reader, filter: ResourceFilter, page: Page): Promise<StoredSshKey[]> {
-  return listMatching(filter, page, async (after, limit) => {
-    const query = db.selectFrom('ssh_keys').selectAll().where('id', '>', after).orderBy('id').limit(limit)
-    return (await query.execute()).map(parse)
-  })
+export async function listSshKeys(db: Reader, filter: ResourceFilter, page: Page): Promise<Listed<StoredSshKey>> {
+  return withRows(await listMatchingIds(db, 'ssh_keys', filter, page), async (ids) =>
+    (await db.selectFrom('ssh_keys').selectAll().where('id', 'in', ids).orderBy('id').execute()).map(parse),
+  )
 }
 
 /** The keys with these ids, by id; ids that do not exist are left out. */

@@ -97,7 +97,7 @@ describe.each(engines)('public addresses on $name', (engine) => {
     })
     await expect(getPublicIp(store.read, 'pip-none')).rejects.toMatchObject({ code: 'not_found' })
     const ids = async (filter: { instance_id?: string; pool?: string; name?: string }) =>
-      (await listPublicIps(store.read, { labels: [], ...filter }, { limit: 10 })).map(({ id }) => id)
+      (await listPublicIps(store.read, { labels: [], ...filter }, { limit: 10 })).items.map(({ id }) => id)
     expect(await ids({})).toEqual(['pip-a', 'pip-b', 'pip-c'])
     expect(await ids({ pool: 'default' })).toEqual(['pip-a', 'pip-b'])
     expect(await ids({ instance_id: 'inst-a' })).toEqual(['pip-a'])

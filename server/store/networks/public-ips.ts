@@ -1,7 +1,6 @@
 import { ApiError } from '../../api-error.ts'
 import { insertRow, prepare } from '../engine/prepared.ts'
-import type { Page } from '../instances/list.ts'
-import { listMatching, type ResourceFilter } from '../resource-list.ts'
+import { type Listed, listMatchingIds, type Page, type ResourceFilter, withRows } from '../resource-list.ts'
 import type { PublicIpRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
 import { firstVersion, updateResource } from '../versions.ts'
@@ -50,19 +49,14 @@ export async function findInstanceByPublicAddress(db: Reader, address: string): 
   return (await holder.first(db, { address }))?.instance_id ?? null
 }
 
-export function listPublicIps(
+export async function listPublicIps(
   db: Reader,
   filter: ResourceFilter & { instance_id?: string; pool?: string },
   page: Page,
-): Promise<StoredPublicIp[]> {
-  return listMatching(filter, page, async (after, limit) => {
-    let query = db.selectFrom('public_ips').selectAll().where('id', '>', after).orderBy('id').limit(limit)
-    for (const column of ['instance_id', 'pool'] as const) {
-      const wanted = filter[column]
-      if (wanted !== undefined) query = query.where(column, '=', wanted)
-    }
-    return (await query.execute()).map(parse)
-  })
+): Promise<Listed<StoredPublicIp>> {
+  return withRows(await listMatchingIds(db, 'public_ips', filter, page), async (ids) =>
+    (await db.selectFrom('public_ips').selectAll().where('id', 'in', ids).orderBy('id').execute()).map(parse),
+  )
 }
 
 export async function insertPublicIp(

@@ -1,8 +1,7 @@
 import type { SecurityGroupRule } from '@berth/contract/networks/security-groups.ts'
 import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
-import type { Page } from '../instances/list.ts'
-import { listMatching, type ResourceFilter } from '../resource-list.ts'
+import { type Listed, listMatchingIds, type Page, type ResourceFilter, withRows } from '../resource-list.ts'
 import type { SecurityGroupRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
 import { differs, firstVersion, updateResource } from '../versions.ts'
@@ -32,9 +31,13 @@ export async function getSecurityGroup(db: Reader, id: string): Promise<CountedS
   return parse(row)
 }
 
-export function listSecurityGroups(db: Reader, filter: ResourceFilter, page: Page): Promise<CountedSecurityGroup[]> {
-  return listMatching(filter, page, async (after, limit) =>
-    (await counted(db).where('id', '>', after).orderBy('id').limit(limit).execute()).map(parse),
+export async function listSecurityGroups(
+  db: Reader,
+  filter: ResourceFilter,
+  page: Page,
+): Promise<Listed<CountedSecurityGroup>> {
+  return withRows(await listMatchingIds(db, 'security_groups', filter, page), async (ids) =>
+    (await counted(db).where('id', 'in', ids).orderBy('id').execute()).map(parse),
   )
 }
 

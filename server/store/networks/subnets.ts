@@ -1,7 +1,6 @@
 import { ApiError } from '../../api-error.ts'
 import { insertRow, prepare } from '../engine/prepared.ts'
-import type { Page } from '../instances/list.ts'
-import { listMatching, type ResourceFilter } from '../resource-list.ts'
+import { type Listed, listMatchingIds, type Page, type ResourceFilter, withRows } from '../resource-list.ts'
 import type { SubnetRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
 import { firstVersion } from '../versions.ts'
@@ -30,16 +29,14 @@ export async function getSubnet(db: Reader, id: string): Promise<CountedSubnet> 
   return parse(row)
 }
 
-export function listSubnets(
+export async function listSubnets(
   db: Reader,
   filter: ResourceFilter & { vpc_id?: string },
   page: Page,
-): Promise<CountedSubnet[]> {
-  return listMatching(filter, page, async (after, limit) => {
-    const query = counted(db).where('id', '>', after).orderBy('id').limit(limit)
-    const rows = filter.vpc_id === undefined ? query : query.where('vpc_id', '=', filter.vpc_id)
-    return (await rows.execute()).map(parse)
-  })
+): Promise<Listed<CountedSubnet>> {
+  return withRows(await listMatchingIds(db, 'subnets', filter, page), async (ids) =>
+    (await counted(db).where('id', 'in', ids).orderBy('id').execute()).map(parse),
+  )
 }
 
 /** All subnets of some VPCs, by id. */

@@ -1,7 +1,6 @@
 import { ApiError } from '../../api-error.ts'
 import { prepare } from '../engine/prepared.ts'
-import type { Page } from '../instances/list.ts'
-import { listMatching, type ResourceFilter } from '../resource-list.ts'
+import { type Listed, listMatchingIds, type Page, type ResourceFilter, withRows } from '../resource-list.ts'
 import type { VpcRow } from '../schema.ts'
 import type { Reader, Transaction } from '../transaction.ts'
 import { firstVersion } from '../versions.ts'
@@ -31,9 +30,9 @@ export async function getVpc(db: Reader, id: string): Promise<CountedVpc> {
   return parse(row)
 }
 
-export function listVpcs(db: Reader, filter: ResourceFilter, page: Page): Promise<CountedVpc[]> {
-  return listMatching(filter, page, async (after, limit) =>
-    (await counted(db).where('id', '>', after).orderBy('id').limit(limit).execute()).map(parse),
+export async function listVpcs(db: Reader, filter: ResourceFilter, page: Page): Promise<Listed<CountedVpc>> {
+  return withRows(await listMatchingIds(db, 'vpcs', filter, page), async (ids) =>
+    (await counted(db).where('id', 'in', ids).orderBy('id').execute()).map(parse),
   )
 }
 
