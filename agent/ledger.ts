@@ -33,7 +33,8 @@ type RepairLog = Static<typeof RepairLog>
 /**
  * The agent's memory: the last desired state it heard and one record an instance. Every save is on disk when it
  * returns (`synchronous=FULL`), so intent is durable before it is acted on and a host that restarts with the server
- * away knows what to run.
+ * away knows what to run. What is only noted is on disk with the next save, or when `flush` returns: the disk is waited for
+ * once for all that many instances have to tell (docs/decisions/0041).
  */
 export class Ledger {
   readonly #db: SqliteDatabase.Database
@@ -41,6 +42,12 @@ export class Ledger {
   readonly #save: SqliteDatabase.Statement<[string, string]>
   readonly #remove: SqliteDatabase.Statement<[string]>
   readonly #setMeta: SqliteDatabase.Statement<[string, string]>
+  readonly #setDesired: SqliteDatabase.Statement<[string, string]>
+  readonly #removeDesired: SqliteDatabase.Statement<[string]>
+  /** Records to be written, by id. */
+  readonly #noted = new Map<string, { record: InstanceRecord; leaving: boolean }>()
+  /** What the desired state says of each instance, as it is stored; null until that was read. */
+  #desired: ReadonlyMap<string, string> | null = null
 
   constructor(file: string) {
     this.#db = new SqliteDatabase(file)
@@ -51,12 +58,15 @@ export class Ledger {
     this.#db.exec(`
       create table if not exists meta (key text primary key not null, value text not null) strict;
       create table if not exists instances (id text primary key not null, record text not null) strict;
+      create table if not exists desired_instances (id text primary key not null, instance text not null) strict;
     `)
     lengthenWal(`${file}-wal`)
     const upsert = 'on conflict (id) do update set record = excluded.record'
     this.#save = this.#db.prepare(`insert into instances (id, record) values (?, ?) ${upsert}`)
     this.#remove = this.#db.prepare('delete from instances where id = ?')
     this.#setMeta = this.#db.prepare('insert or replace into meta (key, value) values (?, ?)')
+    this.#setDesired = this.#db.prepare('insert or replace into desired_instances (id, instance) values (?, ?)')
+    this.#removeDesired = this.#db.prepare('delete from desired_instances where id = ?')
   }
 
   /**
@@ -66,14 +76,27 @@ export class Ledger {
   loadDesired(): Desired | null {
     const text = this.#getMeta('desired')
     if (text === null) return null
-    const desired: unknown = Value.Default(Desired, upgradeDesired(JSON.parse(text)))
+    const stored = JSON.parse(text) as { instances: unknown[] }
+    // a version before this one had them all in that text
+    const instances = [
+      ...stored.instances,
+      ...[...this.#loadDesiredInstances().values()].map((each) => JSON.parse(each)),
+    ]
+    const desired: unknown = Value.Default(Desired, upgradeDesired({ ...stored, instances }))
     return Value.Check(Desired, desired) ? desired : null
   }
 
-  /** Throws LedgerUnavailable. */
+  /** Writes what differs from the one before, whatever else the host has. Throws LedgerUnavailable. */
   saveDesired(desired: Desired): void {
+    const before = this.#desired ?? this.#loadDesiredInstances()
+    const wanted = new Map(desired.instances.map((instance) => [instance.id, JSON.stringify(instance)]))
     const makesRoom = desired.instances.some(({ power }) => power !== 'running')
-    this.#write(() => this.#setMeta.run('desired', JSON.stringify(desired)), makesRoom)
+    this.#commit(makesRoom, () => {
+      for (const [id, text] of wanted) if (before.get(id) !== text) this.#setDesired.run(id, text)
+      for (const id of before.keys()) if (!wanted.has(id)) this.#removeDesired.run(id)
+      this.#setMeta.run('desired', JSON.stringify({ ...desired, instances: [] }))
+    })
+    this.#desired = wanted
   }
 
   loadRepairs(): RepairLog {
@@ -84,7 +107,7 @@ export class Ledger {
 
   /** Throws LedgerUnavailable. */
   saveRepairs(log: { last: number; pending: readonly ObservedRepair[] }): void {
-    this.#write(() => this.#setMeta.run('repairs', JSON.stringify(log)), false)
+    this.#commit(false, () => this.#setMeta.run('repairs', JSON.stringify(log)))
   }
 
   /** This host's id, made by `create` the first time. */
@@ -113,30 +136,63 @@ export class Ledger {
 
   /** Throws LedgerUnavailable; on a full disk, unless the instance is not starting or is wanted no more. */
   saveRecord(record: InstanceRecord, options: { leaving: boolean } = { leaving: false }): void {
-    const makesRoom = options.leaving || record.power !== 'starting'
-    this.#write(() => this.#save.run(record.id, JSON.stringify(record)), makesRoom)
+    this.noteRecord(record, options)
+    this.#commit(makesRoomFor(record, options), () => {})
+  }
+
+  /** Have a record, as it is by then, written with the next save or `flush` that may. */
+  noteRecord(record: InstanceRecord, { leaving }: { leaving: boolean } = { leaving: false }): void {
+    this.#noted.set(record.id, { record, leaving })
+  }
+
+  /** Whether something was noted of an instance that is not on disk yet. */
+  isNoted(id: string): boolean {
+    return this.#noted.has(id)
+  }
+
+  /** Have all that was noted on disk; on a full one, what may be written there. Throws LedgerUnavailable. */
+  flush(): void {
+    if (this.#noted.size > 0) this.#commit(true, () => {})
   }
 
   /** Throws LedgerUnavailable. */
   removeRecord(id: string): void {
-    this.#write(() => this.#remove.run(id), true)
+    this.#noted.delete(id)
+    this.#commit(true, () => this.#remove.run(id))
   }
 
+  /** What was only noted and cannot be written any more is lost, as it is when the agent is killed. */
   close(): void {
-    this.#db.close()
+    try {
+      this.flush()
+    } finally {
+      this.#db.close()
+    }
   }
 
-  /** On a full disk, only what ends or removes something may use the room that the WAL has. */
-  #write(write: () => void, makesRoom: boolean): void {
+  /**
+   * Write something, and with it what was noted, as one transaction. On a full disk, only what ends or removes something
+   * may use the room that the WAL has; the rest stays noted.
+   */
+  #commit(makesRoom: boolean, write: () => void): void {
     try {
-      if (!makesRoom) {
-        if (this.#isFull()) throw new Error('the disk is full; only stops and deletes go on')
-        this.#keepSparePages()
-      }
-      write()
+      const full = this.#isFull()
+      if (full && !makesRoom) throw new Error('the disk is full; only stops and deletes go on')
+      if (!makesRoom) this.#keepSparePages()
+      const notes = [...this.#noted.values()].filter((note) => !full || makesRoomFor(note.record, note))
+      this.#db.transaction(() => {
+        for (const { record } of notes) this.#save.run(record.id, JSON.stringify(record))
+        write()
+      })()
+      for (const { record } of notes) this.#noted.delete(record.id)
     } catch (error) {
       throw new LedgerUnavailable(error)
     }
+  }
+
+  #loadDesiredInstances(): Map<string, string> {
+    const rows = this.#db.prepare<[], { id: string; instance: string }>('select * from desired_instances order by id')
+    return new Map(rows.all().map(({ id, instance }) => [id, instance]))
   }
 
   #keepSparePages(): void {
@@ -156,6 +212,11 @@ export class Ledger {
     const row = this.#db.prepare<[string], { value: string }>('select value from meta where key = ?').get(key)
     return row?.value ?? null
   }
+}
+
+/** Whether a record may be written on a full disk: a start needs room for more than itself. */
+function makesRoomFor(record: InstanceRecord, { leaving }: { leaving: boolean }): boolean {
+  return leaving || record.power !== 'starting'
 }
 
 /** What an earlier version stored, as far as it is another form of the same. */

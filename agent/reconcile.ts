@@ -10,7 +10,7 @@ import { intentOf } from './instance/intent.ts'
 import { rulesNotInForce } from './instance/progress.ts'
 import { type InstanceRecord, inHostBoot, newRecord, observedInstance } from './instance/record.ts'
 import { InstanceWorker } from './instance/worker.ts'
-import type { Ledger } from './ledger.ts'
+import { type Ledger, LedgerUnavailable } from './ledger.ts'
 import type { Guest } from './metadata/guest.ts'
 import type { AgentMetrics } from './report/metrics.ts'
 import type { KnownObjects } from './sys/leftovers.ts'
@@ -114,6 +114,7 @@ export class Reconciler {
 
   /** What the host has of every instance; the rest of the report is the caller's. */
   observedInstances(): Observed['instances'] {
+    this.#makeDurable()
     this.#unreported.clear()
     return [...this.#records.values()].map(observedInstance)
   }
@@ -160,9 +161,11 @@ export class Reconciler {
    * longest ago; at most so many that the server is not kept from others for long. `onChange` is called when there are more.
    */
   changedInstances(): Observed['instances'] {
-    const ids = [...this.#unreported].slice(0, mostChanged)
+    this.#makeDurable()
+    const changed = [...this.#unreported].filter((id) => !this.#options.ledger.isNoted(id))
+    const ids = changed.slice(0, mostChanged)
     for (const id of ids) this.#unreported.delete(id)
-    if (this.#unreported.size > 0) this.#options.onChange()
+    if (changed.length > ids.length) this.#options.onChange()
     const records = ids.map((id) => this.#records.get(id)).filter((record) => record !== undefined)
     return records.map(observedInstance)
   }
@@ -184,6 +187,19 @@ export class Reconciler {
   /** Stop all workers; VMs run on. */
   async stop(): Promise<void> {
     await Promise.all([...this.#workers.values()].map((worker) => worker.stop()))
+  }
+
+  /**
+   * Have on disk what is about to be told: the server hears nothing that a killed agent would not know any more. What cannot
+   * be written stays noted.
+   */
+  #makeDurable(): void {
+    try {
+      this.#options.ledger.flush()
+    } catch (error) {
+      if (!(error instanceof LedgerUnavailable)) throw error
+      this.#options.log.warn({ err: error }, 'what instances have come to cannot be stored; it is told later')
+    }
   }
 
   #withHeldAddress(instance: DesiredInstance): DesiredInstance {
@@ -230,7 +246,7 @@ export class Reconciler {
     if (existing !== undefined) return existing
     const record = newRecord(id, this.#freeSlot(), vpcId)
     this.#records.set(id, record)
-    this.#options.ledger.saveRecord(record)
+    this.#options.ledger.noteRecord(record) // nothing is done for it before it is saved
     this.#unreported.add(id)
     return record
   }
@@ -254,6 +270,11 @@ export class Reconciler {
       flushConsole,
       save: (record: InstanceRecord) => {
         ledger.saveRecord(record, { leaving: this.#leaving.has(record.id) })
+        this.#unreported.add(record.id)
+        onChange()
+      },
+      note: (record: InstanceRecord) => {
+        ledger.noteRecord(record, { leaving: this.#leaving.has(record.id) })
         this.#unreported.add(record.id)
         onChange()
       },

@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util'
 import type { Bench } from './api/bench.ts'
 import { measureCreates } from './api/creates.ts'
 import { measureGet, measureList } from './api/reads.ts'
+import { measureRunning } from './api/running.ts'
 import { measureScale } from './api/scale.ts'
 import { measureStreams } from './api/streams.ts'
 import { runSuite, type Suite, suiteOptions } from './suite.ts'
@@ -14,7 +15,7 @@ load, hosts are simulated in a third. Each figure is compared with something mea
 
   npm run bench:api -- [options]
 
-  --only NAMES      of get,creates,list,scale,streams, with commas; all of them unless given
+  --only NAMES      of get,creates,running,list,scale,streams, with commas; all of them unless given
   --quick           short runs: good for a before and after, not for a figure
   --instances N     running instances in the database before, at least 1000; 100000 unless given
   --profile         print where the server's processor time went
@@ -26,6 +27,7 @@ const suite: Suite<Bench> = {
   measurements: {
     get: measureGet,
     creates: measureCreates,
+    running: measureRunning,
     list: measureList,
     scale: measureScale,
     streams: measureStreams,

@@ -10,6 +10,7 @@ function startProgress() {
     crash: defaultAgentSettings.crash,
     now: () => clock.ms,
     save: () => {},
+    note: () => {},
     events: { attemptFailed() {}, stepEnded() {}, vmmLost() {}, troubled() {} },
   })
   const { record } = progress

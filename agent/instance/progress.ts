@@ -39,6 +39,8 @@ export interface ProgressOptions {
   now: () => number
   /** Make the record durable and have it reported. */
   save: (record: InstanceRecord) => void
+  /** Have it reported, and durable before that. */
+  note: (record: InstanceRecord) => void
   events: ProgressEvents
 }
 
@@ -53,16 +55,16 @@ export class InstanceProgress {
   readonly #record: Draft
   readonly #crashPolicy: CrashPolicy
   readonly #now: () => number
-  readonly #persist: (record: InstanceRecord) => void
+  readonly #persist: Pick<ProgressOptions, 'save' | 'note'>
   readonly #events: ProgressEvents
   #readyAt = Number.NEGATIVE_INFINITY
 
   /** Goes on from a record, of which it keeps its own. */
-  constructor(record: InstanceRecord, { crash, now, save, events }: ProgressOptions) {
+  constructor(record: InstanceRecord, { crash, now, save, note, events }: ProgressOptions) {
     this.#record = { ...record }
     this.#crashPolicy = crash
     this.#now = now
-    this.#persist = save
+    this.#persist = { save, note }
     this.#events = events
   }
 
@@ -81,7 +83,7 @@ export class InstanceProgress {
     record.seen_generation = generation
     record.failure = null
     if (record.power !== 'absent') record.steps = []
-    this.save()
+    this.note()
   }
 
   /** Nothing is left to do for the intent that is seen, unless the host has given up on it. */
@@ -90,7 +92,7 @@ export class InstanceProgress {
     if (record.failure !== null || record.done_generation === record.seen_generation) return
     if (record.power === 'starting') return // there is a VMM that cannot be asked whether it came up
     record.done_generation = record.seen_generation
-    this.save()
+    this.note()
   }
 
   /** A start begins. A fresh boot is what every reboot that was asked for until now wanted. */
@@ -175,7 +177,7 @@ export class InstanceProgress {
   notPoweredOff(error: HostError): void {
     const { code, message, retryable } = error
     this.#record.failure = { code, message, retryable }
-    this.save()
+    this.note()
   }
 
   /** Nothing of the instance is left on this host. */
@@ -197,7 +199,7 @@ export class InstanceProgress {
     record.started_at = at
     this.#note({ vmm_started_at: at })
     this.setCondition('Booted', 'true')
-    this.save()
+    this.note()
   }
 
   /** What the VMM says of its guest. While it does not run, the conditions that are about it say so. */
@@ -218,7 +220,7 @@ export class InstanceProgress {
       record.trouble = { reason, at: now }
       this.#events.troubled(reason)
     }
-    this.save()
+    this.note()
   }
 
   /**
@@ -230,7 +232,7 @@ export class InstanceProgress {
     if (lost !== open) return
     if (open) this.setCondition('NetworkReady', 'true')
     else this.setCondition('NetworkReady', 'false', 'tap_lost', failureCatalogue.tap_lost)
-    this.save()
+    this.note()
   }
 
   /**
@@ -245,7 +247,7 @@ export class InstanceProgress {
     if (!ours || told) return
     if (rulesFault === null) this.setCondition('NetworkReady', 'true')
     else this.setCondition('NetworkReady', 'false', rulesNotInForce, rulesFault)
-    this.save()
+    this.note()
   }
 
   /** The card could not be changed to what is asked for; it is tried again. */
@@ -253,14 +255,14 @@ export class InstanceProgress {
     const seen = this.#record.conditions.NetworkReady
     if (seen?.reason === 'tap_lost' || (seen?.reason === code && seen.message === message)) return
     this.setCondition('NetworkReady', 'false', code, message)
-    this.save()
+    this.note()
   }
 
   /** The kernel has said its first words. */
   kernelSeen(): void {
     if (this.#record.timeline.kernel_at !== undefined) return
     this.#note({ kernel_at: this.#now() })
-    this.save()
+    this.note()
   }
 
   /**
@@ -279,7 +281,7 @@ export class InstanceProgress {
     this.#note({ guest_ready_at: record.timeline.guest_ready_at ?? this.#now() })
     const { status, reason, message } = guestCondition(marker)
     this.setCondition('GuestReady', status, reason, message)
-    this.save()
+    this.note()
     return true
   }
 
@@ -346,7 +348,7 @@ export class InstanceProgress {
   beginAttempt(name: StepName): number {
     const attempt = (this.step(name)?.attempt ?? 0) + 1
     this.#changeStep(name, { status: 'running', attempt, finished_at: null })
-    this.save()
+    this.note()
     return attempt
   }
 
@@ -386,6 +388,11 @@ export class InstanceProgress {
 
   /** Make the record durable and have it reported. */
   save(): void {
-    this.#persist(this.#record)
+    this.#persist.save(this.#record)
+  }
+
+  /** Have the record reported, and durable before that: what a start or a look finds out anew when it is lost. */
+  note(): void {
+    this.#persist.note(this.#record)
   }
 }

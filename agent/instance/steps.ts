@@ -58,7 +58,7 @@ export class InstanceSteps {
           throw known
         }
         this.#log.warn({ err: error, step: name, attempt }, 'the step failed; it is tried again')
-        this.#progress.save()
+        this.#progress.note()
         await pause(this.#timers, pauseMs, signal) // what aborts it is looked at above
       }
     }

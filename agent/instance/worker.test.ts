@@ -37,8 +37,10 @@ test('a clock that is set back during a shutdown does not lengthen the grace', a
       flushConsole: async () => {},
       reportProgress: () => {},
       save: ({ power }) => {
-        if (power === 'running') noteRunning()
         if (power === 'off' && aheadMs < 0) noteOff()
+      },
+      note: ({ power }) => {
+        if (power === 'running') noteRunning()
       },
     },
     record,

@@ -29,6 +29,8 @@ export interface WorkerEnvironment {
   timers: Timers
   /** Make the record durable and have it reported. */
   save: (record: InstanceRecord) => void
+  /** Have the record reported, and durable before that. */
+  note: (record: InstanceRecord) => void
   /** Give the server the rest of the serial output; returns also when the server cannot be reached. */
   flushConsole: (id: string) => Promise<void>
   /** Have the state of downloads reported. */
@@ -68,6 +70,7 @@ export class InstanceWorker {
       crash: env.settings.crash,
       now: env.now,
       save: env.save,
+      note: env.note,
       events: progressEvents(env.metrics, this.#log),
     })
     this.#serial = new SerialFollower(env.driver, this.record, env.timers, {

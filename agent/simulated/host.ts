@@ -65,6 +65,8 @@ export class SimulatedHost implements HostDriver {
   hostBootId = `simulated-${randomBytes(4).toString('hex')}-boot-1`
   readonly #options: Required<SimulatedHostOptions>
   readonly #instances = new Map<string, SimulatedInstance>()
+  /** Ids by the names of their taps: each snapshot asks for the card of every instance. */
+  readonly #byTap = new Map<string, string>()
   readonly #images = new SimulatedImages()
   readonly #faults = new Map<FaultPoint, HostError[]>()
   readonly #damages: NetworkHealth['repairs'] = []
@@ -185,7 +187,7 @@ export class SimulatedHost implements HostDriver {
   }
 
   keepsAddress(_vpcId: string, { tap, public_ip: address }: Nic): boolean {
-    const state = [...this.#instances].find(([id]) => tapName(installation, id) === tap)?.[1]
+    const state = this.#instances.get(this.#byTap.get(tap) ?? '')
     return state === undefined || state.publicIp === address
   }
 
@@ -291,6 +293,7 @@ export class SimulatedHost implements HostDriver {
     await this.#pass('remove', signal)
     this.#instances.get(instanceId)?.vmm?.die()
     this.#instances.delete(instanceId)
+    this.#byTap.delete(tapName(installation, instanceId))
   }
 
   async traffic(): Promise<ReadonlyMap<string, CardTraffic>> {
@@ -336,6 +339,7 @@ export class SimulatedHost implements HostDriver {
       watchers: new Set(),
     }
     this.#instances.set(about.id, instance)
+    this.#byTap.set(tapName(installation, about.id), about.id)
     return instance
   }
 

@@ -96,7 +96,8 @@ export async function measureCreates(bench: Bench): Promise<Figure[]> {
   }
 }
 
-function createRequests(url: string): () => string {
+/** Makes requests for instances in the subnet that no seeded one uses. */
+export function createRequests(url: string): () => string {
   let n = 0
   return () => {
     const body = {
@@ -116,7 +117,7 @@ function createRequests(url: string): () => string {
 }
 
 /** Wait until every instance runs; looks every 20 ms into the file. Gives how long that took. */
-async function drained(fleet: Fleet): Promise<number> {
+export async function drained(fleet: Fleet): Promise<number> {
   const startedAt = performance.now()
   const database = new SqliteDatabase(fleet.database, { readonly: true })
   try {

@@ -12,6 +12,8 @@ export interface Fleet {
   url: string
   database: string
   server: Child
+  /** The simulated hosts with their agents; null when there are none. */
+  hosts: Child | null
   /** Ids of the seeded instances. */
   ids: readonly string[]
   /** From the start of the process until /readyz answered, milliseconds. */
@@ -24,10 +26,12 @@ export interface FleetOptions {
   instances: number
   /** Simulated hosts with an agent and with room for 1000 instances each; they run in another process. */
   hosts?: number
+  /** Where the agents' ledgers are; in memory unless given. */
+  ledgers?: string
 }
 
 /** Seed a database and start a server on it. */
-export async function startFleet({ directory, instances, hosts = 0 }: FleetOptions): Promise<Fleet> {
+export async function startFleet({ directory, instances, hosts = 0, ledgers }: FleetOptions): Promise<Fleet> {
   await mkdir(directory, { recursive: true })
   const database = join(directory, 'berth.db')
   const ids = await seedInstances(database, instances)
@@ -36,12 +40,13 @@ export async function startFleet({ directory, instances, hosts = 0 }: FleetOptio
     credential: randomBytes(32).toString('base64url'),
   }))
   const { server, url, readyMs } = await startServerProcess(database, credentials)
-  if (hosts === 0) return { url, database, server, ids, readyMs, stop: () => server.stop() }
-  const agents = await Child.start('hosts-process', { serverUrl: url, hosts: credentials })
+  if (hosts === 0) return { url, database, server, hosts: null, ids, readyMs, stop: () => server.stop() }
+  const agents = await Child.start('hosts-process', { serverUrl: url, hosts: credentials, ledgers })
   return {
     url,
     database,
     server,
+    hosts: agents.child,
     ids,
     readyMs,
     async stop() {

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 
 /** What one run of a load found. Times are milliseconds. */
@@ -87,6 +88,28 @@ export function summary(times: number[], tookMs: number): Omit<LoadResult, 'fail
     p99: at(0.99),
     longest: at(1),
   }
+}
+
+/** Send these requests, in their order, over so many connections; gives the status of each answer. */
+export async function exchangeAll(url: string, connections: number, requests: readonly string[]): Promise<number[]> {
+  const { hostname, port } = new URL(url)
+  const sockets = await Promise.all(Array.from({ length: connections }, () => open(hostname, Number(port))))
+  const statuses: number[] = []
+  const left = requests.values()
+  const work = sockets.map(async (socket) => {
+    const exchange = new Exchange(socket)
+    const broken = once(socket, 'close').then(() => Promise.reject(new Error('the server closed a connection')))
+    broken.catch(() => undefined)
+    for (const request of left) {
+      const { promise: answered, resolve } = Promise.withResolvers<number>()
+      exchange.send(request, resolve)
+      statuses.push(await Promise.race([answered, broken]))
+    }
+  })
+  await Promise.all(work).finally(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  return statuses
 }
 
 /** Send one request and give the answer's status, headers and body. */

@@ -22,8 +22,8 @@ class MortalLedger extends Ledger {
     if (this.#mayWrite()) super.saveDesired(desired)
   }
 
-  override saveRecord(record: Parameters<Ledger['saveRecord']>[0]): void {
-    if (this.#mayWrite()) super.saveRecord(record)
+  override flush(): void {
+    if (this.#mayWrite()) super.flush()
   }
 
   override removeRecord(id: string): void {
