@@ -11,10 +11,24 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List instances, oldest first */
+        /**
+         * List instances, oldest first
+         * @description Whole documents, as GET of each gives them. Terminated instances are there only with `state=terminated`, until they are forgotten, an hour after their end unless the server is set otherwise.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listInstances"];
         put?: never;
-        /** Create an instance */
+        /**
+         * Create an instance
+         * @description Stores what is wanted and answers 201 at once, with every default filled in and state `provisioning`; from then on a crash of any process loses nothing of it. `operation_id` is the operation that makes it, step by step; `GET /v1/instances/{id}?wait_for=ready` waits for it. An instance that cannot be made ends as `terminated`, with the cause in `status.reason` and in the operation.
+         *
+         *     Without a VPC and subnet it gets those of the project, without security groups the group `sg-default`. A reference to what is not there is 422 with a pointer to it, a full subnet 422 `no_addresses`, an image that is known to boot by UEFI only 422 `image_needs_uefi`. That no host has room is no error: the instance waits in the queue, or fails with `on_capacity: "fail"`. That no public address is free is none either: it is made without, and `status.reason` says so.
+         *
+         *     With `dry_run=true` everything is checked and nothing kept: 200 with the document as it would be and where it would be placed.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["createInstance"];
         delete?: never;
         options?: never;
@@ -29,15 +43,30 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show an instance, or wait until it is in a state */
+        /**
+         * Show an instance, or wait until it is in a state
+         * @description The document says what is wanted (`spec`), what is (`status.state`), how far each part is (`conditions`) and since when (`boot_timeline`). `running` says that its CPUs run; `GuestReady` whether its first boot is over and the user data was carried out. What was PATCHed is in force when `status.observed_generation` is `metadata.generation`. A terminated instance is readable for an hour, then 404.
+         *
+         *     With `wait_for` the answer comes when that holds, at once when it does already; the header `berth-wait` is `reached`, `impossible` when it cannot come any more (the instance is deleted, or stopped, or its first boot failed), or `timed-out` after `timeout` seconds. It is 200 in each case, with the document as it is. When too many requests wait already it is 429 `too_many_waits`.
+         */
         get: operations["getInstance"];
         put?: never;
         post?: never;
-        /** Delete an instance and all it uses */
+        /**
+         * Delete an instance and all it uses
+         * @description Accepted in every state, also in the middle of a create, which it cancels, and with the host away: it is carried out when that comes back. The guest gets the power button and `grace_seconds` to shut down, then it is ended. Disk, private address, and a public address that came with it go; an attached one stays allocated.
+         *
+         *     Repeated, it gives the operation of the deletion that is under way or has succeeded (a shorter grace counts); one that failed is begun anew.
+         */
         delete: operations["deleteInstance"];
         options?: never;
         head?: never;
-        /** Change name, labels or security groups of an instance */
+        /**
+         * Change name, labels or security groups of an instance
+         * @description Labels count at once; name and security groups are in force when `status.observed_generation` is the `metadata.generation` of the answer, within moments and without a restart. A security group that is not there is 422. Of an instance whose deletion was asked for nothing can be changed: 409 `invalid_state`.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updateInstance"];
         trace?: never;
     };
@@ -50,7 +79,12 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Start an instance */
+        /**
+         * Start an instance
+         * @description Has the instance run; its disk is as it was. Of one that runs, the operation has succeeded already; during a stop, that is given up, or the instance started again after it. The body may be left out. `operation_id` is the operation to follow; one that it replaces ends as `cancelled` with the code `superseded`. An instance that is being deleted, or whose state does not allow it, is 409 `invalid_state`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["startInstance"];
         delete?: never;
         options?: never;
@@ -67,7 +101,12 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Stop an instance */
+        /**
+         * Stop an instance
+         * @description Has the instance off: the guest gets the power button and `grace_seconds` to shut down, or neither with `force`; then it is ended. What it uses stays reserved. Of one that is off, the operation has succeeded already; a second stop with a shorter grace shortens the first. The body may be left out. `operation_id` is the operation to follow; one that it replaces ends as `cancelled` with the code `superseded`. An instance that is being deleted, or whose state does not allow it, is 409 `invalid_state`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["stopInstance"];
         delete?: never;
         options?: never;
@@ -84,7 +123,12 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Reboot an instance */
+        /**
+         * Reboot an instance
+         * @description Shuts the guest down as a stop does, and starts it again. The operation succeeds when the CPUs of the new boot run. Each reboot that is asked for is another one. The body may be left out. `operation_id` is the operation to follow; one that it replaces ends as `cancelled` with the code `superseded`. An instance that is being deleted, or whose state does not allow it, is 409 `invalid_state`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["rebootInstance"];
         delete?: never;
         options?: never;
@@ -99,7 +143,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Serial output of an instance, the last 256 KiB */
+        /**
+         * Serial output of an instance, the last 256 KiB
+         * @description What its serial console printed, over all boots, as text; the oldest goes first. It comes about once a second, also of an instance that is off, until that is forgotten. What is no UTF-8 is replaced. `tail` gives the last lines only.
+         */
         get: operations["getInstanceConsoleLog"];
         put?: never;
         post?: never;
@@ -116,7 +163,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show what an instance uses, as its host last counted it */
+        /**
+         * Show what an instance uses, as its host last counted it
+         * @description Counted by its host every 10 s while it runs; `at` is when. Totals begin at 0 again with each start of its machine. Of an instance that its host does not count at the moment all is 0 and `at` is "".
+         */
         get: operations["getInstanceMetrics"];
         put?: never;
         post?: never;
@@ -133,7 +183,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List operations, newest first */
+        /**
+         * List operations, newest first
+         * @description Operations of all kinds, also of resources that are gone. One that has ended is kept for 30 days unless the server is set otherwise.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listOperations"];
         put?: never;
         post?: never;
@@ -150,7 +205,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show an operation, or wait until it ended */
+        /**
+         * Show an operation, or wait until it ended
+         * @description Its steps with times and attempts, and the cause when it failed: `error.code` is for programs, `hint` says what can be done. An operation always ends, at the latest by its deadline, as `succeeded`, `failed` or `cancelled`.
+         *
+         *     With `wait` the answer comes when it has ended, or after that many seconds with the operation as it is then: look at `status`. When too many requests wait already it is 429 `too_many_waits`.
+         */
         get: operations["getOperation"];
         put?: never;
         post?: never;
@@ -167,7 +227,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List instance types in the order of their ids */
+        /**
+         * List instance types in the order of their ids
+         * @description An instance type is a size: vCPUs, memory, disk and bandwidth. They come from a file of the server, which reads it at its start.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listInstanceTypes"];
         put?: never;
         post?: never;
@@ -184,7 +249,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the instance types */
+        /**
+         * Show one of the instance types
+         * @description An instance type is a size: vCPUs, memory, disk and bandwidth. They come from a file of the server, which reads it at its start.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getInstanceType"];
         put?: never;
         post?: never;
@@ -201,10 +271,20 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List images in the order of their ids */
+        /**
+         * List images in the order of their ids
+         * @description An image is a disk that instances start from: of the catalogue, built or imported on a host, or made known through the API. `status.state` is the best that any host reports, with the cause of a failure in `reason`.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listImages"];
         put?: never;
-        /** Create an image */
+        /**
+         * Create an image
+         * @description It makes known an id, a URL and the checksum that its bytes must have. Nothing is downloaded before an instance needs it; a host then checks what it got. A URL of a private, local or host's own address is refused unless the server allows it. An id that is taken is 409 `already_exists`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["createImage"];
         delete?: never;
         options?: never;
@@ -219,15 +299,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the images */
+        /**
+         * Show one of the images
+         * @description An image is a disk that instances start from: of the catalogue, built or imported on a host, or made known through the API. `status.state` is the best that any host reports, with the cause of a failure in `reason`.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getImage"];
         put?: never;
         post?: never;
-        /** Delete an image that nothing uses */
+        /**
+         * Delete an image that nothing uses
+         * @description An image is used by the instances that were created from it, until they are terminated. Hosts remove what they downloaded for it. Those of the catalogue and of hosts are 409 `read_only`. What is used is 409 `in_use`, naming users. Answered with 204 it is gone; a second DELETE is 404 `not_found`.
+         */
         delete: operations["deleteImage"];
         options?: never;
         head?: never;
-        /** Change an image */
+        /**
+         * Change an image
+         * @description Name and labels of an image that was made through the API can be changed. Those of the catalogue and of hosts are 409 `read_only`.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updateImage"];
         trace?: never;
     };
@@ -238,10 +331,20 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List ssh keys in the order of their ids */
+        /**
+         * List ssh keys in the order of their ids
+         * @description An SSH key is a public key that instances can be created with.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listSshKeys"];
         put?: never;
-        /** Create an SSH key */
+        /**
+         * Create an SSH key
+         * @description `public_key` is one line as in a `.pub` file: Ed25519, ECDSA or RSA, also of a security key. A line that is none, or a private key, is 422. An id that is taken is 409 `already_exists`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["createSshKey"];
         delete?: never;
         options?: never;
@@ -256,15 +359,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the ssh keys */
+        /**
+         * Show one of the ssh keys
+         * @description An SSH key is a public key that instances can be created with.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getSshKey"];
         put?: never;
         post?: never;
-        /** Delete an SSH key that nothing uses */
+        /**
+         * Delete an SSH key that nothing uses
+         * @description An SSH key is used by the instances that were created with it, until they are terminated. It stays in the disks of those that have it. What is used is 409 `in_use`, naming users. Answered with 204 it is gone; a second DELETE is 404 `not_found`.
+         */
         delete: operations["deleteSshKey"];
         options?: never;
         head?: never;
-        /** Change an SSH key */
+        /**
+         * Change an SSH key
+         * @description Name and labels can be changed; the key itself is for good.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updateSshKey"];
         trace?: never;
     };
@@ -275,10 +391,20 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List vpcs in the order of their ids */
+        /**
+         * List vpcs in the order of their ids
+         * @description A VPC is a private network: its instances reach each other over all of its subnets, and nothing of another VPC but by public addresses.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listVpcs"];
         put?: never;
-        /** Create a VPC */
+        /**
+         * Create a VPC
+         * @description It is an address range for subnets; `spec.cidr` is from /16 to /28 of private addresses, and two VPCs may have the same. Nothing is made on hosts before an instance is there. An id that is taken is 409 `already_exists`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["createVpc"];
         delete?: never;
         options?: never;
@@ -293,15 +419,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the vpcs */
+        /**
+         * Show one of the vpcs
+         * @description A VPC is a private network: its instances reach each other over all of its subnets, and nothing of another VPC but by public addresses.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getVpc"];
         put?: never;
         post?: never;
-        /** Delete a VPC that nothing uses */
+        /**
+         * Delete a VPC that nothing uses
+         * @description A VPC is used by its subnets. What is used is 409 `in_use`, naming users. Answered with 204 it is gone; a second DELETE is 404 `not_found`.
+         */
         delete: operations["deleteVpc"];
         options?: never;
         head?: never;
-        /** Change a VPC */
+        /**
+         * Change a VPC
+         * @description Name and labels can be changed; the CIDR is for good.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updateVpc"];
         trace?: never;
     };
@@ -312,10 +451,20 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List subnets in the order of their ids */
+        /**
+         * List subnets in the order of their ids
+         * @description A subnet is a part of the address range of its VPC, from which instances get their private addresses. `status.available_addresses` is what is left of it.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listSubnets"];
         put?: never;
-        /** Create a subnet */
+        /**
+         * Create a subnet
+         * @description Its CIDR lies inside that of its VPC and overlaps no other subnet there. The first four addresses and the last one are no instance's. An id that is taken is 409 `already_exists`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["createSubnet"];
         delete?: never;
         options?: never;
@@ -330,15 +479,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the subnets */
+        /**
+         * Show one of the subnets
+         * @description A subnet is a part of the address range of its VPC, from which instances get their private addresses. `status.available_addresses` is what is left of it.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getSubnet"];
         put?: never;
         post?: never;
-        /** Delete a subnet that nothing uses */
+        /**
+         * Delete a subnet that nothing uses
+         * @description A subnet is used by its instances until they are terminated. What is used is 409 `in_use`, naming users. Answered with 204 it is gone; a second DELETE is 404 `not_found`.
+         */
         delete: operations["deleteSubnet"];
         options?: never;
         head?: never;
-        /** Change a subnet */
+        /**
+         * Change a subnet
+         * @description Name, labels and `auto_assign_public_ip` can be changed. The latter holds for instances that are created from then on.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updateSubnet"];
         trace?: never;
     };
@@ -349,10 +511,20 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List security groups in the order of their ids */
+        /**
+         * List security groups in the order of their ids
+         * @description A security group is a set of rules that let packets to and from its instances; what no rule of any of its groups lets through is dropped, and answers to what was let through pass.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listSecurityGroups"];
         put?: never;
-        /** Create a security group */
+        /**
+         * Create a security group
+         * @description Without rules it lets nothing in and nothing out. A rule is for one direction and protocol, for a range of ports or all, and for a remote: a CIDR or the members of a group. An id that is taken is 409 `already_exists`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["createSecurityGroup"];
         delete?: never;
         options?: never;
@@ -367,15 +539,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the security groups */
+        /**
+         * Show one of the security groups
+         * @description A security group is a set of rules that let packets to and from its instances; what no rule of any of its groups lets through is dropped, and answers to what was let through pass.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getSecurityGroup"];
         put?: never;
         post?: never;
-        /** Delete a security group that nothing uses */
+        /**
+         * Delete a security group that nothing uses
+         * @description A security group is used by its instances and by rules of other groups that name it. What is used is 409 `in_use`, naming users. Answered with 204 it is gone; a second DELETE is 404 `not_found`.
+         */
         delete: operations["deleteSecurityGroup"];
         options?: never;
         head?: never;
-        /** Change a security group */
+        /**
+         * Change a security group
+         * @description Name, labels, description and rules can be changed; `rules` replaces all of them. Hosts load new rules within moments, and they act on open connections too. An instance whose host could not load them says so in its condition `NetworkReady`.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updateSecurityGroup"];
         trace?: never;
     };
@@ -390,7 +575,7 @@ export interface paths {
         put?: never;
         /**
          * Say whether packets arrive, and which rule lets them or is missing
-         * @description A question: it changes nothing, so it takes no Idempotency-Key.
+         * @description Answers from what is wanted (routes, security groups, addresses), without sending a packet: `checks` are the points of the way up to the first that lets nothing pass, each with the rule that allows it or the one that is missing; `notes` say what else may keep packets from arriving. An end that is no instance and no address is 422. A question: it changes nothing, so it takes no Idempotency-Key.
          */
         post: operations["explainNetwork"];
         delete?: never;
@@ -406,10 +591,20 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List public ips in the order of their ids */
+        /**
+         * List public ips in the order of their ids
+         * @description A public address is one of a pool of this server. Attached to an instance, it is where that is reached from outside, and where its packets to the outside come from.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listPublicIps"];
         put?: never;
-        /** Create a public address */
+        /**
+         * Create a public address
+         * @description It allocates a free address of `spec.pool`, the first pool unless named, and attaches it when an instance is named; one that came with that instance is released. A pool without a free address is 422 `no_public_addresses`; an instance that is being deleted is 409 `invalid_state`. An id that is taken is 409 `already_exists`.
+         *
+         *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
+         */
         post: operations["createPublicIp"];
         delete?: never;
         options?: never;
@@ -424,15 +619,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the public ips */
+        /**
+         * Show one of the public ips
+         * @description A public address is one of a pool of this server. Attached to an instance, it is where that is reached from outside, and where its packets to the outside come from.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getPublicIp"];
         put?: never;
         post?: never;
-        /** Delete a public address that nothing uses */
+        /**
+         * Delete a public address that nothing uses
+         * @description A public address is used by the instance it is attached to; detach it first. One that came with its instance is no longer its own and released at once. What is used is 409 `in_use`, naming users. Answered with 204 it is gone; a second DELETE is 404 `not_found`.
+         */
         delete: operations["deletePublicIp"];
         options?: never;
         head?: never;
-        /** Change a public address */
+        /**
+         * Change a public address
+         * @description Name and labels can be changed, and `spec.instance_id`: an instance attaches the address or moves it there, "" detaches it. It is in force when the `observed_generation` of the instances is their `generation`. An address that came with its instance is allocated for good from then on. An instance that is being deleted is 409 `invalid_state`; one that has another address is 422.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updatePublicIp"];
         trace?: never;
     };
@@ -443,7 +651,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List hosts in the order of their ids */
+        /**
+         * List hosts in the order of their ids
+         * @description A host is a machine that runs instances. It is there from the first connection of its agent on; `status.state` is `unreachable` while nothing is heard of it, which says nothing of its instances. `allocated` is what is reserved of its `capacity`.
+         *
+         *     A page has at most `limit` items and may have fewer, also none: there is more for as long as there is a `next_cursor`, which is the `cursor` of the next request, with the same filters (others are 400 `invalid_query`). A filter that nothing fits gives an empty list.
+         */
         get: operations["listHosts"];
         put?: never;
         post?: never;
@@ -460,14 +673,24 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of the hosts */
+        /**
+         * Show one of the hosts
+         * @description A host is a machine that runs instances. It is there from the first connection of its agent on; `status.state` is `unreachable` while nothing is heard of it, which says nothing of its instances. `allocated` is what is reserved of its `capacity`.
+         *
+         *     404 `not_found` when there is none with this id.
+         */
         get: operations["getHost"];
         put?: never;
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
-        /** Change a host: cordon it, name it, label it */
+        /**
+         * Change a host: cordon it, name it, label it
+         * @description Name, labels and `spec.schedulable` can be changed. With `schedulable: false` nothing new is placed there; what is there stays and can be started again.
+         *
+         *     What the body does not name stays, and a label set to null is removed. Repeated, it changes nothing more. With an `If-Match` that names another version than the newest it is 412 `precondition_failed`, and nothing is changed.
+         */
         patch: operations["updateHost"];
         trace?: never;
     };
@@ -518,7 +741,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Whether the process lives */
+        /**
+         * Whether the process lives
+         * @description 200 for as long as the process answers at all; it looks at nothing else, not even the database. For a supervisor that restarts what does not answer. Whether requests can be served is `/readyz`.
+         */
         get: operations["getHealth"];
         put?: never;
         post?: never;

@@ -17,6 +17,9 @@ export function healthRoutes(api: Api, ctx: Context): void {
       schema: {
         operationId: 'getHealth',
         summary: 'Whether the process lives',
+        description:
+          '200 for as long as the process answers at all; it looks at nothing else, not even the database. For a ' +
+          'supervisor that restarts what does not answer. Whether requests can be served is `/readyz`.',
         tags,
         response: { 200: Status, ...problems() },
       },

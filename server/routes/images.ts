@@ -11,6 +11,20 @@ export function imageRoutes(api: Api, ctx: Context): void {
     plural: 'images',
     noun: 'Image',
     aNoun: 'an image',
+    about:
+      'An image is a disk that instances start from: of the catalogue, built or imported on a host, or made ' +
+      'known through the API. `status.state` is the best that any host reports, with the cause of a failure in ' +
+      '`reason`.',
+    aboutChange:
+      'Name and labels of an image that was made through the API can be changed. Those of the catalogue and of ' +
+      'hosts are 409 `read_only`.',
+    aboutCreate:
+      'It makes known an id, a URL and the checksum that its bytes must have. Nothing is downloaded before an ' +
+      "instance needs it; a host then checks what it got. A URL of a private, local or host's own address is " +
+      'refused unless the server allows it.',
+    aboutDelete:
+      'An image is used by the instances that were created from it, until they are terminated. Hosts remove what ' +
+      'they downloaded for it. Those of the catalogue and of hosts are 409 `read_only`.',
     one: Image,
     many: ImageList,
     body: ImageCreate,

@@ -9,6 +9,9 @@ export function instanceTypeRoutes(api: Api, ctx: Context): void {
   readRoutes(api, {
     plural: 'instance-types',
     noun: 'InstanceType',
+    about:
+      'An instance type is a size: vCPUs, memory, disk and bandwidth. They come from a file of the server, which ' +
+      'reads it at its start.',
     one: InstanceType,
     many: InstanceTypeList,
     get: async (id) => {

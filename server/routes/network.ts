@@ -12,7 +12,11 @@ export function networkRoutes(api: Api, ctx: Context): void {
       schema: {
         operationId: 'explainNetwork',
         summary: 'Say whether packets arrive, and which rule lets them or is missing',
-        description: 'A question: it changes nothing, so it takes no Idempotency-Key.',
+        description:
+          'Answers from what is wanted (routes, security groups, addresses), without sending a packet: `checks` are the ' +
+          'points of the way up to the first that lets nothing pass, each with the rule that allows it or the one that is ' +
+          'missing; `notes` say what else may keep packets from arriving. An end that is no instance and no address is ' +
+          '422. A question: it changes nothing, so it takes no Idempotency-Key.',
         tags: ['network'],
         body: ref(NetworkQuestion),
         response: { 200: ref(NetworkExplanation) },

@@ -11,6 +11,14 @@ export function sshKeyRoutes(api: Api, ctx: Context): void {
     plural: 'ssh-keys',
     noun: 'SshKey',
     aNoun: 'an SSH key',
+    about: 'An SSH key is a public key that instances can be created with.',
+    aboutChange: 'Name and labels can be changed; the key itself is for good.',
+    aboutCreate:
+      '`public_key` is one line as in a `.pub` file: Ed25519, ECDSA or RSA, also of a security key. A line that ' +
+      'is none, or a private key, is 422.',
+    aboutDelete:
+      'An SSH key is used by the instances that were created with it, until they are terminated. It stays in the ' +
+      'disks of those that have it.',
     one: SshKey,
     many: SshKeyList,
     body: SshKeyCreate,

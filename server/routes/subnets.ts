@@ -11,6 +11,16 @@ export function subnetRoutes(api: Api, ctx: Context): void {
     plural: 'subnets',
     noun: 'Subnet',
     aNoun: 'a subnet',
+    about:
+      'A subnet is a part of the address range of its VPC, from which instances get their private addresses. ' +
+      '`status.available_addresses` is what is left of it.',
+    aboutChange:
+      'Name, labels and `auto_assign_public_ip` can be changed. The latter holds for instances that are created ' +
+      'from then on.',
+    aboutCreate:
+      'Its CIDR lies inside that of its VPC and overlaps no other subnet there. The first four addresses and the ' +
+      "last one are no instance's.",
+    aboutDelete: 'A subnet is used by its instances until they are terminated.',
     one: Subnet,
     many: SubnetList,
     query: SubnetListQuery,

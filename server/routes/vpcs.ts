@@ -11,6 +11,14 @@ export function vpcRoutes(api: Api, ctx: Context): void {
     plural: 'vpcs',
     noun: 'Vpc',
     aNoun: 'a VPC',
+    about:
+      'A VPC is a private network: its instances reach each other over all of its subnets, and nothing of ' +
+      'another VPC but by public addresses.',
+    aboutChange: 'Name and labels can be changed; the CIDR is for good.',
+    aboutCreate:
+      'It is an address range for subnets; `spec.cidr` is from /16 to /28 of private addresses, and two VPCs may ' +
+      'have the same. Nothing is made on hosts before an instance is there.',
+    aboutDelete: 'A VPC is used by its subnets.',
     one: Vpc,
     many: VpcList,
     body: VpcCreate,

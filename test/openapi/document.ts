@@ -29,6 +29,9 @@ export interface Operation {
   method: string
   /** Template: `/v1/instances/{id}`. */
   path: string
+  summary: string
+  /** "" when there is none. */
+  description: string
   parameters: readonly Parameter[]
   requestBody: { required?: boolean; content: Record<string, { schema: Schema }> } | null
   responses: Record<string, Response>
@@ -51,6 +54,8 @@ export const operations: readonly Operation[] = Object.entries<Record<string, Ra
 )
 
 interface RawOperation {
+  summary?: string
+  description?: string
   parameters?: Parameter[]
   requestBody?: Operation['requestBody']
   responses: Record<string, RawResponse>
@@ -60,6 +65,8 @@ function readOperation(method: string, path: string, raw: RawOperation): Operati
   return {
     method,
     path,
+    summary: raw.summary ?? '',
+    description: raw.description ?? '',
     parameters: raw.parameters ?? [],
     requestBody: raw.requestBody ?? null,
     responses: Object.fromEntries(

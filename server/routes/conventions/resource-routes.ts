@@ -16,6 +16,7 @@ import { NoContent, problems } from '../../http/problems.ts'
 import { ETag, withHeaders } from '../../http/response-headers.ts'
 import type { Listed, Page } from '../../store/resource-list.ts'
 import type { Transaction } from '../../store/transaction.ts'
+import { keyRule, pagesRule, patchRule } from './descriptions.ts'
 import { answerPage } from './list-page.ts'
 import { answerPost, postProblems } from './posts.ts'
 
@@ -30,6 +31,8 @@ export interface ReadableResource<Item, Filter = ListFilter> {
   plural: string
   /** Singular in operation ids: `SshKey`. */
   noun: string
+  /** For the OpenAPI document, in whole sentences: what one is, and what its document says that its schema does not. */
+  about: string
   one: TSchema
   many: TSchema
   /** Query of the list; ResourceListQuery unless given. */
@@ -38,6 +41,9 @@ export interface ReadableResource<Item, Filter = ListFilter> {
   get: (id: string) => Promise<Versioned<Item> | { document: Item; etag: null }>
   list: (filter: Filter, page: Page) => Promise<Listed<Item>>
 }
+
+/** Of the DELETE of what is gone at once. */
+const repeatedDelete = 'Answered with 204 it is gone; a second DELETE is 404 `not_found`.'
 
 /** Query of the lists that only have pages. */
 export const PageQuery = Type.Object(listQuery, strict)
@@ -56,7 +62,7 @@ export function readRoutes<Item extends { id: string }, Filter = ListFilter>(
   api: Api,
   resource: ReadableResource<Item, Filter>,
 ): void {
-  const { plural, noun } = resource
+  const { plural, noun, about } = resource
   const words = plural.replaceAll('-', ' ')
   api.get(
     `/v1/${plural}`,
@@ -64,6 +70,7 @@ export function readRoutes<Item extends { id: string }, Filter = ListFilter>(
       schema: {
         operationId: `list${noun}s`,
         summary: `List ${words} in the order of their ids`,
+        description: `${about}\n\n${pagesRule}`,
         tags: [plural],
         querystring: resource.query ?? ResourceListQuery,
         response: { 200: ref(resource.many), ...problems('invalid_query') },
@@ -82,6 +89,7 @@ export function readRoutes<Item extends { id: string }, Filter = ListFilter>(
       schema: {
         operationId: `get${noun}`,
         summary: `Show one of the ${words}`,
+        description: `${about}\n\n404 \`not_found\` when there is none with this id.`,
         tags: [plural],
         params: IdParams,
         response: { 200: withHeaders(ref(resource.one), { etag: ETag }), ...problems('not_found') },
@@ -98,6 +106,8 @@ export interface ChangeableResource<Patch, Item> {
   plural: string
   noun: string
   aNoun: string
+  /** For the OpenAPI document, in whole sentences: what can be changed, and when it is in force. */
+  aboutChange: string
   one: TSchema
   patchBody: TSchema
   /** Codes of its own that a change or a removal can be answered with. */
@@ -109,13 +119,14 @@ export interface ChangeableResource<Patch, Item> {
 
 /** The route that changes a resource. */
 export function patchRoute<Patch, Item extends { id: string }>(api: Api, resource: ChangeableResource<Patch, Item>) {
-  const { plural, noun, aNoun, ownProblems = [], ownPatchProblems = [] } = resource
+  const { plural, noun, aNoun, aboutChange, ownProblems = [], ownPatchProblems = [] } = resource
   api.patch(
     `/v1/${plural}/:id`,
     {
       schema: {
         operationId: `update${noun}`,
         summary: `Change ${aNoun}`,
+        description: `${aboutChange}\n\n${patchRule}`,
         tags: [plural],
         params: IdParams,
         headers: PreconditionHeaders,
@@ -151,6 +162,10 @@ export interface OwnedResource<Input, Patch, Item, Filter = ListFilter>
     ChangeableResource<Patch, Item> {
   /** With its article, for people: `an SSH key`. */
   aNoun: string
+  /** For the OpenAPI document, in whole sentences: what comes of it, and what is refused. */
+  aboutCreate: string
+  /** For the OpenAPI document, in whole sentences: what uses one, and what goes with it. */
+  aboutDelete: string
   body: TSchema
   /** Error codes of its own that a POST can be answered with. */
   createProblems?: readonly ErrorCode[]
@@ -164,7 +179,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
   ctx: Context,
   resource: OwnedResource<Input, Patch, Item, Filter>,
 ): void {
-  const { plural, noun, aNoun, ownProblems = [], createProblems = [] } = resource
+  const { plural, noun, aNoun, aboutCreate, aboutDelete, ownProblems = [], createProblems = [] } = resource
   readRoutes(api, resource)
   patchRoute(api, resource)
   api.post(
@@ -173,6 +188,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
       schema: {
         operationId: `create${noun}`,
         summary: `Create ${aNoun}`,
+        description: `${aboutCreate} An id that is taken is 409 \`already_exists\`.\n\n${keyRule}`,
         tags: [plural],
         headers: IdempotencyHeaders,
         body: ref(resource.body),
@@ -191,6 +207,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
       schema: {
         operationId: `delete${noun}`,
         summary: `Delete ${aNoun} that nothing uses`,
+        description: `${aboutDelete} What is used is 409 \`in_use\`, naming users. ${repeatedDelete}`,
         tags: [plural],
         params: IdParams,
         response: { 204: NoContent, ...problems('invalid_path', 'not_found', 'in_use', ...ownProblems) },
