@@ -3,11 +3,14 @@ import { connect, type Socket } from 'node:net'
 
 /** A client of the event stream that counts what it gets and checks that the sequence numbers follow each other. */
 export class StreamClient {
+  /** Sequence numbers of the first and the last event that came, 0 before any has. */
   first = 0
   last = 0
   events = 0
+  /** Events whose number was not the one behind that of the event before. */
   gaps = 0
   bytes = 0
+  /** When the last event came, milliseconds UTC. */
   lastAt = 0
   readonly #socket: Socket
   #rest = ''
@@ -45,6 +48,14 @@ export class StreamClient {
     await promise
   }
 
+  /**
+   * Whether every event from one number to another came, in order. Others may have come before and behind them: a stream
+   * shows all that happens while it is open.
+   */
+  hasAll(first: number, last: number): boolean {
+    return this.gaps === 0 && this.events > 0 && this.first <= first && this.last >= last
+  }
+
   close(): void {
     this.#socket.destroy()
   }
@@ -59,9 +70,9 @@ export class StreamClient {
       else if (sequence !== this.last + 1) this.gaps++
       this.last = sequence
       this.events++
+      this.lastAt = Date.now()
     }
     this.#rest = end === -1 ? text : text.slice(end)
-    if (end !== -1) this.lastAt = Date.now()
     if (this.last >= this.#wanted) this.#onWanted()
   }
 }

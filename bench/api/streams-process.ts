@@ -8,7 +8,7 @@ export interface StreamsArgument {
 
 /** What the streams have received; times are milliseconds UTC. */
 export interface StreamsReport {
-  /** Streams that have every event behind the first one up to the last, in order. */
+  /** Streams that have every event from the first to the last that were asked for, in order. */
   whole: number
   events: number
   bytes: number
@@ -26,7 +26,7 @@ await serveParent<StreamsArgument>(async ({ url, streams }) => {
       received: async ({ first, last }: { first: number; last: number }): Promise<StreamsReport> => {
         await Promise.all(clients.map((client) => client.has(last)))
         return {
-          whole: clients.filter((client) => client.gaps === 0 && client.first === first && client.last === last).length,
+          whole: clients.filter((client) => client.hasAll(first, last)).length,
           events: clients.reduce((sum, client) => sum + client.events, 0),
           bytes: clients.reduce((sum, client) => sum + client.bytes, 0),
           lastAt: Math.max(...clients.map((client) => client.lastAt)),
