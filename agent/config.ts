@@ -42,7 +42,7 @@ const secondMs = 1000
  */
 export const defaultAgentSettings: AgentSettings = {
   deadlinesMs: {
-    image: 45 * 60 * secondMs, // besides: 30 s without a byte are a stall (image-retry.ts)
+    image: 45 * 60 * secondMs, // besides: 30 s without a byte are a stall (image/retry.ts)
     disk: 45 * secondMs,
     network: 45 * secondMs,
     boot: 30 * secondMs, // QEMU needs about 100 ms

@@ -22,7 +22,7 @@ export class ServerMetrics implements StoreObserver {
   readonly registry = new Registry()
   readonly #others: readonly Registry[]
 
-  /** Requests that are open, and how many of them are held, by kind; written by http-tracking.ts. */
+  /** Requests that are open, and how many of them are held, by kind; written by http/tracking.ts. */
   readonly requests = { open: 0, held: { wait: 0, host: 0, events: 0 } satisfies Record<HeldKind, number> }
   readonly requestDurations = new RequestDurations()
   readonly heldDurations = this.#histogram({
