@@ -290,6 +290,7 @@ describe('operations', () => {
     expect(body).toEqual({
       id: op,
       type: 'instance.create',
+      resource_type: 'instance',
       resource_id: id,
       status: 'succeeded',
       steps: ['schedule', 'image', 'disk', 'network', 'boot'].map((name) => ({

@@ -187,7 +187,7 @@ describe('the URL of an image', () => {
   const signed = `?X-Signature=${secret}`
   const faults: [string, string[], Fault[]][] = [
     ['is refused by its server', ['403'], [{ kind: 'status', status: 403 }]],
-    ['has other bytes than promised', ['SHA-256'], [{ kind: 'wrong-bytes' }]],
+    ['has other bytes than promised', ['not the one that was registered'], [{ kind: 'wrong-bytes' }]],
     ['is cut off', ['cut', 'attempts'], [{ kind: 'cut', afterBytes: 10 }]],
     ['leads to this machine', ['loopback'], [{ kind: 'redirect', location: `http://127.0.0.2/a${signed}` }]],
     ['leads to credentials', ['credentials'], [{ kind: 'redirect', location: `http://${secret}:x@host.example/` }]],
