@@ -140,9 +140,13 @@ export class Ledger {
     this.#commit(makesRoomFor(record, options), () => {})
   }
 
-  /** Have a record, as it is by then, written with the next save or `flush` that may. */
-  noteRecord(record: InstanceRecord, { leaving }: { leaving: boolean } = { leaving: false }): void {
-    this.#noted.set(record.id, { record, leaving })
+  /**
+   * Have a record, as it is by then, written with the next save or `flush` that may. Throws LedgerUnavailable where a save
+   * would for a full disk, so that a start goes no further on one; it is noted all the same.
+   */
+  noteRecord(record: InstanceRecord, options: { leaving: boolean } = { leaving: false }): void {
+    this.#noted.set(record.id, { record, leaving: options.leaving })
+    if (!makesRoomFor(record, options) && this.#isFull()) throw new LedgerUnavailable(diskFull())
   }
 
   /** Whether something was noted of an instance that is not on disk yet. */
@@ -177,7 +181,7 @@ export class Ledger {
   #commit(makesRoom: boolean, write: () => void): void {
     try {
       const full = this.#isFull()
-      if (full && !makesRoom) throw new Error('the disk is full; only stops and deletes go on')
+      if (full && !makesRoom) throw diskFull()
       if (!makesRoom) this.#keepSparePages()
       const notes = [...this.#noted.values()].filter((note) => !full || makesRoomFor(note.record, note))
       this.#db.transaction(() => {
@@ -212,6 +216,10 @@ export class Ledger {
     const row = this.#db.prepare<[string], { value: string }>('select value from meta where key = ?').get(key)
     return row?.value ?? null
   }
+}
+
+function diskFull(): Error {
+  return new Error('the disk is full; only stops and deletes go on')
 }
 
 /** Whether a record may be written on a full disk: a start needs room for more than itself. */
