@@ -281,7 +281,7 @@ export interface paths {
         put?: never;
         /**
          * Create an image
-         * @description It makes known an id, a URL and the checksum that its bytes must have. Nothing is downloaded before an instance needs it; a host then checks what it got. A URL of a private, local or host's own address is refused unless the server allows it. An id that is taken is 409 `already_exists`.
+         * @description It makes known an id, a URL and the checksum that its bytes must have. Nothing is downloaded before an instance needs it; a host then checks what it got. A URL of a loopback, link-local or shared address, or of the host itself, is refused unless the server allows it, at the latest when the host is about to connect. An id that is taken is 409 `already_exists`.
          *
          *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
          */

@@ -20,8 +20,8 @@ export function imageRoutes(api: Api, ctx: Context): void {
       'hosts are 409 `read_only`.',
     aboutCreate:
       'It makes known an id, a URL and the checksum that its bytes must have. Nothing is downloaded before an ' +
-      "instance needs it; a host then checks what it got. A URL of a private, local or host's own address is " +
-      'refused unless the server allows it.',
+      'instance needs it; a host then checks what it got. A URL of a loopback, link-local or shared address, or of ' +
+      'the host itself, is refused unless the server allows it, at the latest when the host is about to connect.',
     aboutDelete:
       'An image is used by the instances that were created from it, until they are terminated. Hosts remove what ' +
       'they downloaded for it. Those of the catalogue and of hosts are 409 `read_only`.',
