@@ -1225,7 +1225,7 @@ export interface components {
             metadata: components["schemas"]["Metadata"];
             spec: {
                 /**
-                 * @description One line as in id_ed25519.pub
+                 * @description One line as in id_ed25519.pub: ed25519, ecdsa, a security key of these, or RSA of 2048 to 16384 bits. What is around and between its parts is stored and shown as one space
                  * @example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop
                  */
                 public_key: string;
@@ -1253,7 +1253,7 @@ export interface components {
             };
             spec: {
                 /**
-                 * @description One line as in id_ed25519.pub
+                 * @description One line as in id_ed25519.pub: ed25519, ecdsa, a security key of these, or RSA of 2048 to 16384 bits. What is around and between its parts is stored and shown as one space
                  * @example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop
                  */
                 public_key: string;

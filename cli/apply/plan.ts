@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { parseChecksum, pathOf, sha256Of } from '@berth/contract/images/checksum.ts'
+import { keyParts } from '@berth/contract/instances/ssh-keys.ts'
 import { CliError, exitCodes } from '../exit-codes.ts'
 import type { Session } from '../session.ts'
 import { isRecord } from './declared-file.ts'
@@ -82,15 +83,17 @@ function fixedDifferences({ kind, body }: Declared, live: Live): string[] {
   return Object.entries(body.spec)
     .filter(([field]) => !changeable.includes(field))
     .flatMap(([field, value]) =>
-      difference(`spec.${field}`, Reflect.get(live.spec, field), kind === 'Image' ? asShown(field, body.spec) : value),
+      difference(`spec.${field}`, Reflect.get(live.spec, field), asShown(kind, field, value, body.spec)),
     )
 }
 
-/** A declared value of an image in the form in which documents show it: a checksum can be written in many. */
-function asShown(field: string, spec: Readonly<Record<string, unknown>>): unknown {
-  const { [field]: value, source_url: url } = spec
-  if (typeof value !== 'string' || typeof url !== 'string' || !URL.canParse(url)) return value
-  if (field !== 'sha256' && field !== 'checksum') return value
+/** A declared value in the form in which documents show it: a public key and a checksum can be written in many. */
+function asShown(kind: Kind, field: string, value: unknown, spec: Readonly<Record<string, unknown>>): unknown {
+  if (typeof value !== 'string') return value
+  if (kind === 'SshKey' && field === 'public_key') return keyParts(value).line
+  if (kind !== 'Image' || (field !== 'sha256' && field !== 'checksum')) return value
+  const { source_url: url } = spec
+  if (typeof url !== 'string' || !URL.canParse(url)) return value
   const parsed = parseChecksum(value, pathOf(url))
   if ('fault' in parsed) return value
   return field === 'sha256' ? sha256Of(parsed.checksum) : parsed.checksum
@@ -137,7 +140,7 @@ function difference(field: string, before: unknown, after: unknown): string[] {
   return isDeepStrictEqual(normal(before), normal(after)) ? [] : [`${field}: ${shown(before)} -> ${shown(after)}`]
 }
 
-/** Lists of ids are sets, a public key may end with a line end, and a rule with one port may name it once or twice. */
+/** Lists of ids are sets, a text may end with a line end, and a rule with one port may name it once or twice. */
 function normal(value: unknown): unknown {
   if (typeof value === 'string') return value.trim()
   if (!Array.isArray(value)) return value

@@ -1,3 +1,4 @@
+import { holdsPrivateKey } from '@berth/contract/instances/ssh-keys.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { Command } from 'commander'
 import { readInput } from '../command/arguments.ts'
@@ -38,7 +39,7 @@ export function addSshKeyCommands(program: Command, io: CliIo): void {
   withOutput(create).action(async (flags: MetadataFlags & OutputFlags & { file: string }, command: Command) => {
     const publicKey = (await readInput(io, flags.file, maxKeyFileBytes)).toString('utf8').trim()
     // it must not leave this machine, also not to be refused
-    if (publicKey.includes('PRIVATE KEY')) {
+    if (holdsPrivateKey(publicKey)) {
       throw new CliError(exitCodes.usage, `${flags.file} is a private key; give the .pub file`)
     }
     const session = openSession(io, command)

@@ -6,7 +6,7 @@ import { findSecurityGroup, insertSecurityGroup } from '../store/networks/securi
 import { findSubnet, insertSubnet } from '../store/networks/subnets.ts'
 import { findVpc, insertVpc } from '../store/networks/vpcs.ts'
 import type { Transaction } from '../store/transaction.ts'
-import { parsePublicKey } from './instances/ssh-keys.ts'
+import { parsePublicKey } from './instances/public-key.ts'
 import { firstOffset } from './networks/address-plan.ts'
 
 const anywhere = (port: number, description: string): SecurityGroupRule => ({
@@ -57,7 +57,7 @@ export async function ensureExampleResources(ctx: Context, publicKey: string): P
       rules: [anywhere(22, 'ssh'), allOut],
     })
     if ((await findSshKey(tx.db, 'key-001')) === null) {
-      const key = { public_key: publicKey, fingerprint: parsed.fingerprint }
+      const key = { public_key: parsed.line, fingerprint: parsed.fingerprint }
       await insertSshKey(tx, { ...common, ...key, id: 'key-001', name: 'example' })
     }
   })

@@ -45,7 +45,7 @@ describe('SSH keys', () => {
     ['a line separator in the comment', `${testPublicKey}\u2028x`],
     ['a zero byte', `${testPublicKey}\0`],
     ['an escape sequence', `${testPublicKey}\u001b[2J`],
-    ['a tab instead of a space', testPublicKey.replace(' ', '\t')],
+    ['a certificate', testPublicKey.replace('ssh-ed25519', 'ssh-ed25519-cert-v01@openssh.com')],
     ['4 KiB of comment', `${testPublicKey} ${'x'.repeat(4096)}`],
     ['a number', 1],
     ['null', null],
@@ -62,8 +62,8 @@ describe('SSH keys', () => {
     expect({ status: twice.status, code: twice.body.code }).toEqual({ status: 409, code: 'already_exists' })
   })
 
-  test('spaces and a line break around a key are taken off', async () => {
-    const body = { spec: { public_key: `  ${testPublicKey}\n` } }
+  test('spaces, tabs and a line break around and between the parts of a key are one space', async () => {
+    const body = { spec: { public_key: `  ${testPublicKey.replace(' ', '\t ')}\r\n` } }
     const { status, body: key } = await stack.api<SshKey>('POST', '/v1/ssh-keys', body)
     expect(status).toBe(201)
     expect(key.spec.public_key).toBe(testPublicKey)
