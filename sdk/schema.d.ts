@@ -1430,7 +1430,7 @@ export interface components {
             };
             spec?: {
                 description?: string;
-                rules?: components["schemas"]["SecurityGroupRule"][];
+                rules?: components["schemas"]["SecurityGroupRuleInput"][];
             };
         };
         SecurityGroupList: {
@@ -1448,7 +1448,7 @@ export interface components {
             };
             spec?: {
                 description?: string;
-                rules?: components["schemas"]["SecurityGroupRule"][];
+                rules?: components["schemas"]["SecurityGroupRuleInput"][];
             };
         };
         SecurityGroupRule: {
@@ -1456,7 +1456,9 @@ export interface components {
             direction: "ingress" | "egress";
             /** @enum {string} */
             protocol: "tcp" | "udp" | "icmp" | "any";
+            /** @description First port of tcp or udp; every port when absent */
             port_from?: number;
+            /** @description Last port; the same as the first when absent */
             port_to?: number;
             remote: {
                 cidr: string;
@@ -1464,6 +1466,22 @@ export interface components {
                 security_group: string;
             };
             description: string;
+        };
+        SecurityGroupRuleInput: {
+            /** @enum {string} */
+            direction: "ingress" | "egress";
+            /** @enum {string} */
+            protocol: "tcp" | "udp" | "icmp" | "any";
+            /** @description First port of tcp or udp; every port when absent */
+            port_from?: number;
+            /** @description Last port; the same as the first when absent */
+            port_to?: number;
+            remote: {
+                cidr: string;
+            } | {
+                security_group: string;
+            };
+            description?: string;
         };
         NetworkCheck: {
             /** @enum {string} */
@@ -3413,7 +3431,7 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": components["schemas"]["SecurityGroupCreate"];
             };
@@ -3638,7 +3656,7 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": components["schemas"]["PublicIpCreate"];
             };

@@ -140,14 +140,18 @@ function difference(field: string, before: unknown, after: unknown): string[] {
   return isDeepStrictEqual(normal(before), normal(after)) ? [] : [`${field}: ${shown(before)} -> ${shown(after)}`]
 }
 
-/** Lists of ids are sets, a text may end with a line end, and a rule with one port may name it once or twice. */
+/**
+ * Lists of ids are sets, a text may end with a line end, and a rule with one port may name it once or twice and have no
+ * description.
+ */
 function normal(value: unknown): unknown {
   if (typeof value === 'string') return value.trim()
   if (!Array.isArray(value)) return value
   if (value.every((item) => typeof item === 'string')) return [...value].sort()
   return value.map((item: unknown) => {
-    if (!isRecord(item) || item.port_from === undefined) return item
-    return { ...item, port_to: item.port_to ?? item.port_from }
+    if (!isRecord(item)) return item
+    const described = { ...item, description: item.description ?? '' }
+    return item.port_from === undefined ? described : { ...described, port_to: item.port_to ?? item.port_from }
   })
 }
 

@@ -34,7 +34,7 @@ id: sg-back
 metadata: { labels: { app: shop } }
 spec:
   rules:
-    - { direction: ingress, protocol: tcp, port_from: 80, remote: { security_group: sg-front }, description: "" }
+    - { direction: ingress, protocol: tcp, port_from: 80, remote: { security_group: sg-front } }
 ---
 kind: Subnet
 id: subnet-shop

@@ -6,6 +6,7 @@ import type {
   SecurityGroupCreate,
   SecurityGroupPatch,
   SecurityGroupRule,
+  SecurityGroupRuleInput,
 } from '@berth/contract/networks/security-groups.ts'
 import { ApiError, inUse, mostUsers, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
@@ -68,7 +69,7 @@ export async function createSecurityGroup(
   if ((await findSecurityGroup(tx.db, id)) !== null) {
     throw new ApiError('already_exists', `There is a security group ${id} already.`)
   }
-  const rules = body.spec?.rules ?? []
+  const rules = wholeRules(body.spec?.rules ?? [])
   await checkRules(tx.db, id, rules)
   await insertSecurityGroup(tx, {
     id,
@@ -106,7 +107,8 @@ export async function patchSecurityGroup(
   return ctx.store.write(async (tx) => {
     const group = await getSecurityGroup(tx.db, id)
     checkIfMatch(ifMatch, group)
-    const { description = group.description, rules = group.rules } = body.spec ?? {}
+    const { description = group.description, rules: given } = body.spec ?? {}
+    const rules = given === undefined ? group.rules : wholeRules(given)
     await checkRules(tx.db, id, rules)
     const values = { ...patchedMetadata(group, body.metadata), description, rules }
     return versioned(await updateSecurityGroup(tx, group, values))
@@ -122,6 +124,11 @@ export async function deleteSecurityGroup(ctx: Context, id: string): Promise<voi
     if (users.length > 0) throw inUse(`Security group ${id}`, users)
     await deleteSecurityGroupRow(tx, id)
   })
+}
+
+/** Rules with what a caller may leave out. */
+function wholeRules(rules: readonly SecurityGroupRuleInput[]): SecurityGroupRule[] {
+  return rules.map((rule) => ({ ...rule, description: rule.description ?? '' }))
 }
 
 /** Throws validation_failed for rules whose parts do not fit together or whose group does not exist. */

@@ -173,6 +173,12 @@ export interface OwnedResource<Input, Patch, Item, Filter = ListFilter>
   remove: (id: string) => Promise<void>
 }
 
+/** Whether a body without any field would be refused. */
+function hasRequiredFields(schema: TSchema): boolean {
+  const required: unknown = Reflect.get(schema, 'required')
+  return Array.isArray(required) && required.length > 0
+}
+
 /** The five routes of a resource that callers make and remove: list, show, create, change, delete. */
 export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = ListFilter>(
   api: Api,
@@ -185,6 +191,7 @@ export function ownedRoutes<Input, Patch, Item extends { id: string }, Filter = 
   api.post(
     `/v1/${plural}`,
     {
+      config: { optionalBody: !hasRequiredFields(resource.body) },
       schema: {
         operationId: `create${noun}`,
         summary: `Create ${aNoun}`,
