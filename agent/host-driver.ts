@@ -11,6 +11,7 @@ import type {
 import type { MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
 import type { GuestDesk } from './metadata/guest.ts'
+import type { NetworkFault } from './network/network-fault.ts'
 import type { Nic } from './network/nic.ts'
 import type { KnownObjects } from './sys/leftovers.ts'
 
@@ -34,10 +35,10 @@ export interface HostDriver {
    */
   applyNetworks(desired: DesiredNetworks): void
 
-  /** Why the rules of the groups of a card are not all in force, naming the groups; null when they are. */
-  rulesFault(vpcId: string, nic: Nic): string | null
-  /** Call back when what `rulesFault` gives may be another for some card. */
-  onRulesChange(listener: () => void): void
+  /** Why a card that was attached is not all that was asked for; null when it is, as far as is known. */
+  networkFault(vpcId: string, nic: Nic): NetworkFault | null
+  /** Call back when what `networkFault` gives may be another for some card. */
+  onNetworkChange(listener: () => void): void
 
   /** Answer guests that ask for their metadata from what this desk knows, as soon as they can ask. */
   answerGuests(desk: GuestDesk): void

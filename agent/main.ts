@@ -123,7 +123,7 @@ export function runAgent(parts: AgentParts, driver: HostDriver, log: Logger): Ru
   })
   metrics.countRecords(() => reconciler.powers())
   metrics.countTroubles(() => reconciler.troubles())
-  metrics.countWithoutRules(() => reconciler.countWithoutRules())
+  metrics.countNetworkFaults((reason) => reconciler.countFaults(reason))
   const usage = new UsageSampler(driver, now, log)
   metrics.showUsage(() => usage.latest)
   const session = ledger.nextSession(now())

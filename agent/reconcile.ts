@@ -7,11 +7,11 @@ import type { AgentSettings } from './config.ts'
 import type { ReadyMarker } from './console/ready-marker.ts'
 import type { HostDriver } from './host-driver.ts'
 import { intentOf } from './instance/intent.ts'
-import { rulesNotInForce } from './instance/progress.ts'
 import { type InstanceRecord, inHostBoot, newRecord, observedInstance } from './instance/record.ts'
 import { InstanceWorker } from './instance/worker.ts'
 import { type Ledger, LedgerUnavailable } from './ledger.ts'
 import type { Guest } from './metadata/guest.ts'
+import type { NetworkFault } from './network/network-fault.ts'
 import type { AgentMetrics } from './report/metrics.ts'
 import type { KnownObjects } from './sys/leftovers.ts'
 import type { Timers } from './sys/timers.ts'
@@ -66,20 +66,20 @@ export class Reconciler {
       this.#records.set(record.id, record)
       if (record.nic !== null) options.driver.restore(record.vpc_id, record.nic)
     }
-    options.driver.onRulesChange(() => this.noteRules())
+    options.driver.onNetworkChange(() => this.noteNetworks())
   }
 
-  /** Have each instance note whether the rules of its groups are in force. */
-  noteRules(): void {
+  /** Have each instance note whether its card is all that was asked for. */
+  noteNetworks(): void {
     for (const { id, vpc_id: vpcId, nic } of this.#records.values()) {
-      if (nic !== null) this.#workers.get(id)?.noteRules(this.#options.driver.rulesFault(vpcId, nic))
+      if (nic !== null) this.#workers.get(id)?.noteNetwork(this.#options.driver.networkFault(vpcId, nic))
     }
   }
 
-  /** How many instances carry a group that is not in force. */
-  countWithoutRules(): number {
+  /** How many instances say that this of their network is not as it is asked for. */
+  countFaults(reason: NetworkFault['reason']): number {
     const records = [...this.#records.values()]
-    return records.filter(({ conditions }) => conditions.NetworkReady?.reason === rulesNotInForce).length
+    return records.filter(({ conditions }) => conditions.NetworkReady?.reason === reason).length
   }
 
   /** Revision of the last desired state that was taken. */

@@ -74,6 +74,8 @@ export const failureCatalogue = {
     'The network card of the running machine was removed on the host, and it has no network. `reboot` connects it again.',
   rules_not_in_force:
     'Rules of a security group cannot be loaded on the host and let nothing pass; the message names them. PATCH the group.',
+  public_address_taken:
+    'Something else on the host, another installation of Berth for one, has a route to the public address; the message names it. The address comes as soon as that lets go of it; or release it and take another.',
   vmm_start_failed: 'QEMU could not be started. See qemu.log of the instance on the host.',
   vmm_crashed: 'QEMU ended unexpectedly; it is started again with growing pauses.',
   host_restarted: 'The host was restarted; what should run is started again.',

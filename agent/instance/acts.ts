@@ -173,7 +173,7 @@ export class InstanceActs {
       throw error
     })
     this.#cardInDoubt = false
-    this.#progress.networkChanged(nic, driver.rulesFault(instance.vpc_id, nic))
+    this.#progress.networkChanged(nic, driver.networkFault(instance.vpc_id, nic))
   }
 
   /** Power button, then time for the guest, then the end of the process. */

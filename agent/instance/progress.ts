@@ -10,13 +10,11 @@ import type { StepName } from '@berth/contract/operations.ts'
 import type { CrashPolicy } from '../config.ts'
 import type { ReadyMarker } from '../console/ready-marker.ts'
 import type { GuestState, HostError } from '../host-driver.ts'
+import { type NetworkFault, networkFaults } from '../network/network-fault.ts'
 import type { Nic } from '../network/nic.ts'
 import { countCrash } from './crashes.ts'
 import { guestCondition } from './guest-condition.ts'
 import { type InstanceRecord, staysOff } from './record.ts'
-
-/** Reason of `NetworkReady` while a rule of its groups cannot be put in force on the host. */
-export const rulesNotInForce = 'rules_not_in_force' satisfies keyof typeof failureCatalogue
 
 /** Ready marks of other boots are taken at most this often; milliseconds. */
 const readyEveryMs = 5000
@@ -131,10 +129,10 @@ export class InstanceProgress {
     this.#record.nic = nic
   }
 
-  /** The card of the machine is as it is asked for by now; what of its rules is not in force, or null. */
-  networkChanged(nic: Nic, rulesFault: string | null): void {
+  /** The card of the machine is as it is asked for by now, but for this fault, or null. */
+  networkChanged(nic: Nic, fault: NetworkFault | null): void {
     this.#record.nic = nic
-    this.networkSeen(rulesFault, { mended: true })
+    this.networkSeen(fault, { mended: true })
     this.save()
   }
 
@@ -236,17 +234,18 @@ export class InstanceProgress {
   }
 
   /**
-   * Whether the rules of the groups of its card are in force, and if not, why. `mended`: the card is as it is asked for, so
-   * what a change of it had failed for is over.
+   * Whether its card is all that was asked for, and if not, why. `mended`: the card is as it is asked for, so what a change
+   * of it had failed for is over.
    */
-  networkSeen(rulesFault: string | null, { mended = false } = {}): void {
+  networkSeen(fault: NetworkFault | null, { mended = false } = {}): void {
     const seen = this.#record.conditions.NetworkReady
     if (seen === undefined || seen.reason === 'tap_lost') return
-    const ours = seen.status === 'true' || seen.reason === rulesNotInForce || mended
-    const told = rulesFault === null ? seen.status === 'true' : seen.message === rulesFault
+    const ours = seen.status === 'true' || networkFaults.some((reason) => reason === seen.reason) || mended
+    const told =
+      fault === null ? seen.status === 'true' : seen.reason === fault.reason && seen.message === fault.message
     if (!ours || told) return
-    if (rulesFault === null) this.setCondition('NetworkReady', 'true')
-    else this.setCondition('NetworkReady', 'false', rulesNotInForce, rulesFault)
+    if (fault === null) this.setCondition('NetworkReady', 'true')
+    else this.setCondition('NetworkReady', 'false', fault.reason, fault.message)
     this.note()
   }
 

@@ -73,7 +73,7 @@ export class InstanceStart {
       work: (ending) => driver.ensureNetwork(instance, network, record.slot, { signal: ending }),
     })
     progress.attached(netns, nic)
-    progress.networkSeen(driver.rulesFault(record.vpc_id, nic))
+    progress.networkSeen(driver.networkFault(record.vpc_id, nic))
     return nic
   }
 

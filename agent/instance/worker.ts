@@ -6,6 +6,7 @@ import { SerialFollower } from '../console/serial-follower.ts'
 import type { HostDriver, Vmm } from '../host-driver.ts'
 import { LedgerUnavailable } from '../ledger.ts'
 import type { Guest } from '../metadata/guest.ts'
+import type { NetworkFault } from '../network/network-fault.ts'
 import { gatewayFor, isSameNic, type Nic } from '../network/nic.ts'
 import type { AgentMetrics } from '../report/metrics.ts'
 import type { Timers } from '../sys/timers.ts'
@@ -134,8 +135,8 @@ export class InstanceWorker {
     if (power === 'running' && since === startedAt) this.#note(() => this.#progress.tapSeen(open))
   }
 
-  /** Take in why the rules of its groups are not all in force, null when they are. */
-  noteRules(fault: string | null): void {
+  /** Take in why its card is not all that was asked for, null when it is. */
+  noteNetwork(fault: NetworkFault | null): void {
     const { nic, power, conditions } = this.record
     const failed = conditions.NetworkReady?.status === 'false'
     const mended = failed && power === 'running' && nic !== null && this.#isCurrent(nic)

@@ -13,6 +13,7 @@ import { findHolder } from './healing/holder.ts'
 import { namespaceOrphans, vpcOrphans } from './healing/orphans.ts'
 import { serviceAddress, uplinkInside } from './names.ts'
 import { ensureNamespace, ipBatch, isNamespace, nameNamespace, removeNamespace, setSysctls } from './namespace.ts'
+import { type NetworkFault, networkFault } from './network-fault.ts'
 import type { Nic } from './nic.ts'
 import { PublicAddressOwners } from './public-address-owners.ts'
 import { describeFaults } from './ruleset/faults.ts'
@@ -56,11 +57,12 @@ export class VpcNetworks {
   /** By taps. */
   readonly #owners = new PublicAddressOwners()
   #groups: ReadonlyMap<string, PolicyGroup> = new Map()
-  #onRules: () => void = () => {}
+  #onChange: () => void = () => {}
 
   constructor(options: VpcNetworksOptions) {
     this.#options = options
-    this.#uplinks = new Uplinks(options.installation, options.announceOn)
+    const { installation, announceOn } = options
+    this.#uplinks = new Uplinks({ installation, announceOn, onTaken: (...what) => this.#noteTaken(...what) })
   }
 
   namespaceOf(vpcId: string): string {
@@ -84,7 +86,7 @@ export class VpcNetworks {
     for (const network of networks) this.#vpc(network.vpc_id).network = network
     const changed = [...this.#vpcs].filter(([, vpc]) => vpc.nics.size > 0 && this.#rulesDiffer(vpc))
     await Promise.all(changed.map(([vpcId]) => this.#reload(vpcId)))
-    this.#onRules() // also what is left out changes what is in force
+    this.#onChange() // also what is left out changes what is in force
   }
 
   async #reload(vpcId: string): Promise<void> {
@@ -214,16 +216,29 @@ export class VpcNetworks {
     }
   }
 
-  /** Call back when what `rulesFault` gives may be another. */
-  onRulesChange(listener: () => void): void {
-    this.#onRules = listener
+  /** Call back when what `networkFault` gives may be another. */
+  onNetworkChange(listener: () => void): void {
+    this.#onChange = listener
   }
 
-  /** Why the rules of the groups of a card are not all in force, naming the groups; null when they are. */
-  rulesFault(vpcId: string, { tap, security_groups: carried }: Nic): string | null {
+  /** Why a card that was attached is not all that was asked for; null when it is. */
+  networkFault(vpcId: string, { tap, security_groups: carried }: Nic): NetworkFault | null {
     const vpc = this.#vpcs.get(vpcId)
-    if (vpc === undefined || !vpc.nics.has(tap)) return null
-    return describeFaults(carried, this.#groups, (group) => vpc.rules.faultsOf(group))
+    const nic = vpc?.nics.get(tap)
+    if (vpc === undefined || nic === undefined) return null
+    return networkFault(nic, {
+      rules: describeFaults(carried, this.#groups, (group) => vpc.rules.faultsOf(group)),
+      takenBy: this.#uplinks.taken.get(nic.public_ip) ?? null,
+    })
+  }
+
+  #noteTaken(address: string, by: string | null): void {
+    const { log } = this.#options
+    if (by === null)
+      log.info({ public_ip: address }, 'a public address that was led elsewhere on this machine is here now')
+    else
+      log.warn({ public_ip: address, taken_by: by }, 'a public address is led elsewhere on this machine, and stays so')
+    this.#onChange()
   }
 
   /** Cut the connections that a card no longer may have, now that the rules for what it is are in force. */
@@ -383,7 +398,7 @@ export class VpcNetworks {
   #vpc(vpcId: string): VpcState {
     const existing = this.#vpcs.get(vpcId)
     if (existing !== undefined) return existing
-    const vpc = newVpcState(() => this.#onRules())
+    const vpc = newVpcState(() => this.#onChange())
     this.#vpcs.set(vpcId, vpc)
     return vpc
   }

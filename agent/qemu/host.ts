@@ -32,6 +32,7 @@ import type { GuestDesk } from '../metadata/guest.ts'
 import { type MetadataKeys, openKeys } from '../metadata/keys.ts'
 import { namespaceListeners } from '../metadata/listener.ts'
 import { MetadataService } from '../metadata/service.ts'
+import type { NetworkFault } from '../network/network-fault.ts'
 import { type Nic, nicOf } from '../network/nic.ts'
 import { VpcNetworks } from '../network/vpc-networks.ts'
 import { entriesOf, type KnownObjects, knownSince, runtimeProcesses, unexplained } from '../sys/leftovers.ts'
@@ -130,12 +131,12 @@ export class QemuHost implements HostDriver {
     void this.#networks.apply(desired)
   }
 
-  rulesFault(vpcId: string, nic: Nic): string | null {
-    return this.#networks.rulesFault(vpcId, nic)
+  networkFault(vpcId: string, nic: Nic): NetworkFault | null {
+    return this.#networks.networkFault(vpcId, nic)
   }
 
-  onRulesChange(listener: () => void): void {
-    this.#networks.onRulesChange(listener)
+  onNetworkChange(listener: () => void): void {
+    this.#networks.onNetworkChange(listener)
   }
 
   answerGuests(desk: GuestDesk): void {

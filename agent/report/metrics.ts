@@ -5,6 +5,7 @@ import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
 import { stepNames } from '@berth/contract/operations.ts'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { requestParts } from '../metadata/guest.ts'
+import type { NetworkFault } from '../network/network-fault.ts'
 
 /** Buckets of what takes a machine its time, seconds: from a step of a simulated host to a large download. */
 const actBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600]
@@ -41,6 +42,19 @@ const usageGauges: readonly UsageFigure[] = [
     help: "Of the host's disks that its disk takes",
     value: (usage) => usage.disk_allocated_bytes,
   },
+]
+
+const networkFaultGauges: readonly [name: string, reason: NetworkFault['reason'], help: string][] = [
+  [
+    'berth_agent_instances_without_rules',
+    'rules_not_in_force',
+    'Instances that carry a security group which is not in force as it is asked for',
+  ],
+  [
+    'berth_agent_instances_without_public_address',
+    'public_address_taken',
+    'Instances whose public address is led elsewhere on this machine, by another installation for one',
+  ],
 ]
 
 /** What became of a report: accepted, refused by the server's word, or failed on the way. */
@@ -151,16 +165,18 @@ export class AgentMetrics {
     })
   }
 
-  /** Have the instances counted that carry a security group which is not in force, when someone asks. */
-  countWithoutRules(count: () => number): void {
-    new Gauge({
-      name: 'berth_agent_instances_without_rules',
-      help: 'Instances that carry a security group which is not in force as it is asked for',
-      registers: [this.#registry],
-      collect() {
-        this.set(count())
-      },
-    })
+  /** Have the instances counted whose network is not as it is asked for, by why, when someone asks. */
+  countNetworkFaults(count: (reason: NetworkFault['reason']) => number): void {
+    for (const [name, reason, help] of networkFaultGauges) {
+      new Gauge({
+        name,
+        help,
+        registers: [this.#registry],
+        collect() {
+          this.set(count(reason))
+        },
+      })
+    }
   }
 
   /** Have what each running instance used shown, as the host last looked. */

@@ -76,7 +76,7 @@ export class NetworkCheck {
       })
       this.#note(repairs)
       reconciler.noteTaps(cards, new Set(unattached))
-      reconciler.noteRules()
+      reconciler.noteNetworks()
     } finally {
       end()
     }

@@ -11,6 +11,7 @@ import { tapName, vpcNamespaceName } from '@berth/contract/hosts/names.ts'
 import type { PolicyGroup } from '@berth/contract/networks/policy.ts'
 import type { CardTraffic, DesiredNetworks, HostDriver, HostError, NetworkHealth, Vmm } from '../host-driver.ts'
 import type { GuestDesk } from '../metadata/guest.ts'
+import { type NetworkFault, networkFault } from '../network/network-fault.ts'
 import { gatewayFor, type Nic, nicOf } from '../network/nic.ts'
 import { PublicAddressOwners } from '../network/public-address-owners.ts'
 import { describeFaults, writtenFaults } from '../network/ruleset/faults.ts'
@@ -74,7 +75,9 @@ export class SimulatedHost implements HostDriver {
   readonly #held = new Map<FaultPoint, Hold>()
   #owners = new PublicAddressOwners()
   #groups: ReadonlyMap<string, PolicyGroup> = new Map()
-  #onRulesChange: () => void = () => {}
+  #onNetworkChange: () => void = () => {}
+  /** Public addresses that others on this host have, by whom. */
+  readonly #taken = new Map<string, string>()
   /** How many agents were killed before the one that works now. */
   #agents = 0
 
@@ -89,15 +92,23 @@ export class SimulatedHost implements HostDriver {
   applyNetworks({ instances, security_groups: groups }: DesiredNetworks): void {
     this.#owners.hear(instances)
     this.#groups = new Map(groups.map((group) => [group.id, group]))
-    this.#onRulesChange()
+    this.#onNetworkChange()
   }
 
-  rulesFault(_vpcId: string, { security_groups: carried }: Nic): string | null {
-    return describeFaults(carried, this.#groups, writtenFaults)
+  networkFault(_vpcId: string, nic: Nic): NetworkFault | null {
+    const rules = describeFaults(nic.security_groups, this.#groups, writtenFaults)
+    return networkFault(nic, { rules, takenBy: this.#taken.get(nic.public_ip) ?? null })
   }
 
-  onRulesChange(listener: () => void): void {
-    this.#onRulesChange = listener
+  /** Have a public address led elsewhere on this host, or not any more (null). */
+  takeAddress(address: string, by: string | null): void {
+    if (by === null) this.#taken.delete(address)
+    else this.#taken.set(address, by)
+    this.#onNetworkChange()
+  }
+
+  onNetworkChange(listener: () => void): void {
+    this.#onNetworkChange = listener
   }
 
   /** What the agent on it knows of its guests, who cannot ask for themselves here; null before an agent was there. */

@@ -57,12 +57,12 @@ export class MortalHost implements HostDriver {
 
   answerGuests(): void {}
 
-  rulesFault(vpcId: string, nic: Nic): string | null {
-    return this.#machine.rulesFault(vpcId, nic)
+  networkFault(vpcId: string, nic: Nic) {
+    return this.#machine.networkFault(vpcId, nic)
   }
 
-  onRulesChange(listener: () => void): void {
-    this.#machine.onRulesChange(() => {
+  onNetworkChange(listener: () => void): void {
+    this.#machine.onNetworkChange(() => {
       if (!this.#dead()) listener()
     })
   }

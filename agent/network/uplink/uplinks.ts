@@ -3,13 +3,15 @@ import { hostTableName, uplinkName } from '@berth/contract/hosts/names.ts'
 import { formatAddress, holds, networkOf, parseAddress, sizeOf } from '@berth/contract/networks/cidr.ts'
 import type { NetworkHealth } from '../../host-driver.ts'
 import type { KnownObjects } from '../../sys/leftovers.ts'
-import { type Abortable, CommandError, runCommand } from '../../sys/run-command.ts'
+import { type Abortable, runCommand } from '../../sys/run-command.ts'
 import { together } from '../../sys/together.ts'
 import { parseLinks, readSettings } from '../healing/observation.ts'
 import { hostOrphans, linkAlias } from '../healing/orphans.ts'
 import { uplinkInside, uplinkRange } from '../names.ts'
 import { compareListings, ExpectedListing, readListing } from '../ruleset/listing.ts'
+import { hostBatch } from './host-batch.ts'
 import { renderHostRuleset } from './host-ruleset.ts'
+import { PublicRoutes, type PublicRoutesOptions } from './public-routes.ts'
 
 /** The two ends of an uplink: the host's is the VPC's gateway to the world. */
 export interface Uplink {
@@ -28,7 +30,10 @@ const pairs = sizeOf(networkOf(uplinkRange)) / 2
  */
 export class Uplinks {
   readonly #installation: string
-  readonly #announceOn: string | null
+  readonly #announced: boolean
+  readonly #routes: PublicRoutes
+  /** Whether the rules speak of an address that is led elsewhere by now, or not of one that no more is. */
+  #rulesStale = false
   /** Public addresses by VPC; a VPC that is here has an uplink. */
   readonly #publicAddresses = new Map<string, readonly string[]>()
   /** By VPC, the uplinks that this run of the agent has made or looked at, with the routes to those addresses. */
@@ -37,11 +42,23 @@ export class Uplinks {
   #forwarding = false
   readonly #expected: ExpectedListing
 
-  /** `announceOn` names the interface that answers for the public addresses; null when only this host reaches them. */
-  constructor(installation: string, announceOn: string | null) {
+  constructor({ installation, announceOn, onTaken }: PublicRoutesOptions) {
     this.#installation = installation
-    this.#announceOn = announceOn
+    this.#announced = announceOn !== null
+    this.#routes = new PublicRoutes({
+      installation,
+      announceOn,
+      onTaken: (address, by) => {
+        this.#rulesStale = true
+        onTaken(address, by)
+      },
+    })
     this.#expected = new ExpectedListing(hostTableName(installation))
+  }
+
+  /** The addresses that should lead to a VPC here and are led elsewhere on this machine: by whom, in words. */
+  get taken(): ReadonlyMap<string, string> {
+    return this.#routes.taken
   }
 
   /** Note the uplink and the public addresses of a VPC that an earlier run of the agent set up. */
@@ -73,13 +90,15 @@ export class Uplinks {
       if (uplink !== undefined) {
         this.#whole.delete(vpcId) // until all of it is done
         this.#claim(vpcId, addresses)
-        const change = { gone: difference(before, addresses), wanted: difference(addresses, before) }
-        const done = together(this.#applyRules(options), this.#changeRoutes(uplink, change, options))
-        const failed = await done.then(
+        const failed = await together(
+          this.#applyRules(options),
+          this.#routes.change(uplink, before, addresses, options),
+        ).then(
           () => null,
           (error: unknown) => error,
         )
         if (failed === null) {
+          await this.#freshenRules(options)
           this.#whole.set(vpcId, uplink)
           return
         }
@@ -102,8 +121,9 @@ export class Uplinks {
       this.#ensureForwarding(options),
       this.#applyRules(options),
     )
-    if (made) await this.#changeRoutes(uplink, { gone: [], wanted: publicAddresses }, options)
-    else await this.#syncRoutes(uplink, publicAddresses, options)
+    if (made) await this.#routes.change(uplink, [], publicAddresses, options)
+    else await this.#routes.sync(uplink, publicAddresses, options)
+    await this.#freshenRules(options)
     this.#whole.set(vpcId, uplink)
     return uplink
   }
@@ -115,23 +135,7 @@ export class Uplinks {
       const gone = difference(this.#publicAddresses.get(vpcId) ?? [], kept)
       this.#whole.delete(vpcId)
       this.#claim(vpcId, kept)
-      const drop = ({ name }: Uplink, addresses: readonly string[]) =>
-        hostBatch(
-          addresses.map((address) => `route del ${address}/32 dev ${name}`),
-          options,
-        )
-      const dropThere = async () => {
-        const uplink = await this.find(vpcId, options)
-        if (uplink === null) return // they went with it
-        const routes = await publicRoutes(options)
-        await drop(
-          uplink,
-          gone.filter((address) => routes.some(leadsTo(address, uplink))),
-        )
-      }
-      if (known === undefined) await dropThere()
-      else await drop(known, gone).catch(dropThere)
-      if (this.#announceOn !== null) await this.#withdraw(gone, options)
+      await this.#routes.drop(known ?? (await this.find(vpcId, options)), gone, options)
       if (known !== undefined) this.#whole.set(vpcId, known)
     })
   }
@@ -147,7 +151,7 @@ export class Uplinks {
       const name = uplinkName(this.#installation, vpcId)
       if ((await hostLinks(options)).has(name)) await hostBatch([`link del ${name}`], options) // its routes go with it
       this.#whole.delete(vpcId)
-      if (this.#announceOn !== null) await this.#withdraw(this.#publicAddresses.get(vpcId) ?? [], options)
+      await this.#routes.drop(null, this.#publicAddresses.get(vpcId) ?? [], options)
       this.#publicAddresses.delete(vpcId)
     })
   }
@@ -201,18 +205,29 @@ export class Uplinks {
         await this.#ensureForwarding(options)
         repairs.push({ vpc_id: '', object: 'host_setting', detail: 'net.ipv4.ip_forward was off' })
       }
-      const ruleset = this.#ruleset()
-      const wanted = await this.#expected.of(ruleset, options)
-      const difference = compareListings(wanted, await readListing([], this.#table, options))
-      if (difference !== null) {
-        const empty = renderHostRuleset({ table: this.#table, uplinks: [], publicAddresses: [], announced: false })
-        await loadHostRules(difference.foreign ? empty + ruleset : ruleset, options)
-        repairs.push({ vpc_id: '', object: 'host_ruleset', detail: difference.detail.slice(0, 500) })
-      }
       const uplinks = await this.#findAll(options)
-      await this.#healRoutes(uplinks, repairs, options)
+      const led = [...this.#publicAddresses].flatMap(([vpcId, addresses]) => {
+        const way = uplinks.get(uplinkName(this.#installation, vpcId))
+        return way === undefined || addresses.length === 0 ? [] : [{ vpcId, way, addresses }] // they come with it
+      })
+      try {
+        await this.#routes.heal(led, repairs, options)
+      } finally {
+        await this.#healRules(repairs, options) // behind them: what is led elsewhere the rules do not speak of
+      }
       return uplinks
     })
+  }
+
+  async #healRules(repairs: NetworkHealth['repairs'], options: Abortable): Promise<void> {
+    await this.#freshenRules(options)
+    const ruleset = this.#ruleset()
+    const wanted = await this.#expected.of(ruleset, options)
+    const difference = compareListings(wanted, await readListing([], this.#table, options))
+    if (difference === null) return
+    const empty = renderHostRuleset({ table: this.#table, uplinks: [], publicAddresses: [], announced: false })
+    await loadHostRules(difference.foreign ? empty + ruleset : ruleset, options)
+    repairs.push({ vpc_id: '', object: 'host_ruleset', detail: difference.detail.slice(0, 500) })
   }
 
   /** What there is of this installation in the host's own namespace that no known VPC explains. */
@@ -223,34 +238,10 @@ export class Uplinks {
     })
   }
 
-  async #healRoutes(
-    uplinks: ReadonlyMap<string, Uplink>,
-    repairs: NetworkHealth['repairs'],
-    options: Abortable,
-  ): Promise<void> {
-    const withAddresses = [...this.#publicAddresses].filter(([, addresses]) => addresses.length > 0)
-    if (withAddresses.length === 0) return
-    const [routes, answered] = await together(
-      publicRoutes(options),
-      this.#announceOn === null ? Promise.resolve(null) : proxiesOf(this.#announceOn, options),
-    )
-    const missing = (list: readonly string[]) => `${list[0]} is missing, one of ${list.length}`
-    for (const [vpcId, addresses] of withAddresses) {
-      const uplink = uplinks.get(uplinkName(this.#installation, vpcId))
-      if (uplink === undefined) continue // they come with it
-      const unrouted = addresses.filter((address) => !routes.some(leadsTo(address, uplink)))
-      const unanswered = addresses.filter((address) => answered?.includes(address) === false)
-      if (unrouted.length + unanswered.length === 0) continue
-      await this.#syncRoutes(uplink, addresses, options)
-      if (unrouted.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_route', detail: missing(unrouted) })
-      if (unanswered.length > 0) repairs.push({ vpc_id: vpcId, object: 'host_neighbour', detail: missing(unanswered) })
-    }
-  }
-
   async #ensureForwarding(options: Abortable): Promise<void> {
     if (this.#forwarding) return
     // arping speaks from the address it announces, which the host itself does not have
-    const settings = ['net.ipv4.ip_forward=1', ...(this.#announceOn === null ? [] : ['net.ipv4.ip_nonlocal_bind=1'])]
+    const settings = ['net.ipv4.ip_forward=1', ...(this.#announced ? ['net.ipv4.ip_nonlocal_bind=1'] : [])]
     await runCommand(['sysctl', '-q', '-w', ...settings], options)
     this.#forwarding = true
   }
@@ -283,6 +274,13 @@ export class Uplinks {
     await loadHostRules(this.#ruleset(), options)
   }
 
+  /** Have the rules speak of the addresses that are led here by now. */
+  async #freshenRules(options: Abortable): Promise<void> {
+    if (!this.#rulesStale) return
+    await this.#applyRules(options)
+    this.#rulesStale = false
+  }
+
   get #table(): string {
     return hostTableName(this.#installation)
   }
@@ -291,47 +289,10 @@ export class Uplinks {
     return renderHostRuleset({
       table: this.#table,
       uplinks: [...this.#publicAddresses.keys()].map((vpcId) => uplinkName(this.#installation, vpcId)),
-      publicAddresses: [...this.#publicAddresses.values()].flat(),
-      announced: this.#announceOn !== null,
+      // under one that is led elsewhere nothing goes out: the answers would come to another's guest
+      publicAddresses: [...this.#publicAddresses.values()].flat().filter((address) => !this.taken.has(address)),
+      announced: this.#announced,
     })
-  }
-
-  /** Have routes to exactly these public addresses over an uplink, whatever there is. */
-  async #syncRoutes(uplink: Uplink, addresses: readonly string[], options: Abortable): Promise<void> {
-    const routes = await publicRoutes(options)
-    const routed = routes.filter(({ dev }) => dev === uplink.name).map(({ address }) => address)
-    const change = { gone: difference(routed, addresses), wanted: addresses, fresh: difference(addresses, routed) }
-    await this.#changeRoutes(uplink, change, options)
-  }
-
-  /** Take routes away and have others; those that are `fresh`, all of them unless told, the network is told of. */
-  async #changeRoutes(
-    uplink: Uplink,
-    { gone, wanted, fresh = wanted }: Record<'gone' | 'wanted', readonly string[]> & { fresh?: readonly string[] },
-    options: Abortable,
-  ): Promise<void> {
-    await hostBatch(
-      [
-        ...gone.map((address) => `route del ${address}/32 dev ${uplink.name}`),
-        ...wanted.map((address) => `route replace ${address}/32 via ${uplink.insideAddress} dev ${uplink.name}`),
-      ],
-      options,
-    )
-    if (this.#announceOn === null) return
-    await this.#withdraw(gone, options)
-    await hostBatch(
-      wanted.map((address) => `neigh replace proxy ${address} dev ${this.#announceOn}`),
-      options,
-    )
-    for (const address of fresh) await announce(address, this.#announceOn, options)
-  }
-
-  async #withdraw(addresses: readonly string[], options: Abortable): Promise<void> {
-    for (const address of addresses) {
-      await hostBatch([`neigh del proxy ${address} dev ${this.#announceOn}`], options).catch((error) => {
-        if (!(error instanceof CommandError) || error.exitCode === null) throw error // it may not be there
-      })
-    }
   }
 
   /** Changes of the host's namespace happen one after the other, also when one fails. */
@@ -342,54 +303,14 @@ export class Uplinks {
   }
 }
 
-/** Tell the network that an address is here now (RFC 5227). That nobody answers is what is wanted. */
-async function announce(address: string, device: string, options: Abortable): Promise<void> {
-  await runCommand(['arping', '-q', '-A', '-c', '1', '-I', device, '-s', address, address], options)
-}
-
 /** Addresses of each link of the host's namespace, by its name. */
 async function hostLinks(options: Abortable): Promise<Map<string, string[]>> {
   const { stdout } = await runCommand(['ip', '-json', 'addr', 'show'], options)
   return new Map([...parseLinks(stdout)].map(([name, { addresses }]) => [name, [...addresses]]))
 }
 
-interface PublicRoute {
-  address: string
-  dev: string
-}
-
-const leadsTo =
-  (address: string, { name }: Uplink) =>
-  (route: PublicRoute) =>
-    route.address === address && route.dev === name
-
-/** The host's routes by way of another, as those to public addresses are; not those of routing daemons, which may be many. */
-async function publicRoutes(options: Abortable): Promise<PublicRoute[]> {
-  const argv = ['ip', '-json', '-4', 'route', 'show', 'proto', 'boot']
-  const { stdout } = await runCommand(argv, options)
-  return parseList<{ dst: string; gateway?: string; dev?: string }>(stdout)
-    .filter(({ gateway }) => gateway !== undefined)
-    .map(({ dst, dev = '' }) => ({ address: dst.replace('/32', ''), dev }))
-}
-
-/** Addresses that a device of the host answers for. */
-async function proxiesOf(device: string, options: Abortable): Promise<string[]> {
-  const { stdout } = await runCommand(['ip', '-json', '-4', 'neigh', 'show', 'proxy', 'dev', device], options)
-  return parseList<{ dst: string }>(stdout).map(({ dst }) => dst)
-}
-
 async function loadHostRules(ruleset: string, options: Abortable): Promise<void> {
   await runCommand(['nft', '-f', '-'], { ...options, input: ruleset })
-}
-
-async function hostBatch(lines: readonly string[], options: Abortable): Promise<void> {
-  if (lines.length > 0) await runCommand(['ip', '-batch', '-'], { ...options, input: `${lines.join('\n')}\n` })
-}
-
-/** What ip(8) prints as JSON; nothing at all for an empty list. */
-function parseList<T>(json: string): T[] {
-  const list: unknown = JSON.parse(json.trim() === '' ? '[]' : json)
-  return Array.isArray(list) ? (list as T[]) : []
 }
 
 function difference(list: readonly string[], other: readonly string[]): string[] {

@@ -37,11 +37,11 @@ describe.each(unloadable)('a rule with %s', (_name, bad, message) => {
   })
   afterAll(() => net.close())
 
-  const fault = (guest: Guest) => net.networks.rulesFault(guest.vpcId, guest.nic)
+  const fault = (guest: Guest) => net.networks.networkFault(guest.vpcId, guest.nic)?.message ?? null
 
   test('is left out and named; the others of its group, and those of other groups, come into force', async () => {
     let told = 0
-    net.networks.onRulesChange(() => told++)
+    net.networks.onNetworkChange(() => told++)
     await net.setGroups(group('sg-bad', web, bad))
     expect(told).toBeGreaterThan(0)
     expect(fault(carrier)).toMatch(message)
@@ -105,7 +105,7 @@ describe('where nothing can be loaded at all', () => {
       () => expect.unreachable('nothing can be loaded'),
       (error) => expect(String(error)).toContain('datatype mismatch'),
     )
-    expect(net.networks.rulesFault(vpc, staying.nic)).toMatch(
+    expect(net.networks.networkFault(vpc, staying.nic)?.message ?? null).toMatch(
       /^sg-open is not in force: it cannot be loaded: .*; sg-new is not in force: /,
     )
   })
@@ -124,7 +124,7 @@ describe('where nothing can be loaded at all', () => {
   test('the next look puts it right', async () => {
     const { repairs } = await net.networks.heal(new Set([staying.nic.tap]), options)
     expect(repairs.map(({ object }) => object)).toEqual(expect.arrayContaining(['host_ruleset', 'ruleset']))
-    expect(net.networks.rulesFault(vpc, staying.nic)).toBeNull()
+    expect(net.networks.networkFault(vpc, staying.nic)?.message ?? null).toBeNull()
     expect((await net.networks.heal(new Set([staying.nic.tap]), options)).repairs).toEqual([])
   })
 
