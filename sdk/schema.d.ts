@@ -341,7 +341,7 @@ export interface paths {
         put?: never;
         /**
          * Create an SSH key
-         * @description `public_key` is one line as in a `.pub` file: Ed25519, ECDSA or RSA, also of a security key. A line that is none, or a private key, is 422. An id that is taken is 409 `already_exists`.
+         * @description `public_key` is one line as in a `.pub` file: Ed25519, ECDSA, RSA of at least 2,048 bits, or of a security key. What sshd of a guest would not take, and a private key, are 422. It is kept in one form: type, base64, comment. An id that is taken is 409 `already_exists`.
          *
          *     Repeated with the same `Idempotency-Key` and body it is done once: the first answer comes again, with `idempotency-replayed: true`. The key with another request is 422 `idempotency_key_reused`. A refused request changes nothing and is not bound to its key.
          */

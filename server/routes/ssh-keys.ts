@@ -14,8 +14,9 @@ export function sshKeyRoutes(api: Api, ctx: Context): void {
     about: 'An SSH key is a public key that instances can be created with.',
     aboutChange: 'Name and labels can be changed; the key itself is for good.',
     aboutCreate:
-      '`public_key` is one line as in a `.pub` file: Ed25519, ECDSA or RSA, also of a security key. A line that ' +
-      'is none, or a private key, is 422.',
+      '`public_key` is one line as in a `.pub` file: Ed25519, ECDSA, RSA of at least 2,048 bits, or of a security ' +
+      'key. What sshd of a guest would not take, and a private key, are 422. It is kept in one form: type, base64, ' +
+      'comment.',
     aboutDelete:
       'An SSH key is used by the instances that were created with it, until they are terminated. It stays in the ' +
       'disks of those that have it.',

@@ -12,7 +12,7 @@ const root = join(import.meta.dirname, '../..')
 
 /** Paths that docs/add-an-endpoint.md speaks of and who follows it only makes: of its resource `things`, and of a volume. */
 const placeholders: Readonly<Record<string, RegExp>> = {
-  'docs/add-an-endpoint.md': /(?:^|\/)(?:subject\/)?(?:0002-)?things\.ts$|(?:^|\/)volumes(?:\.ts|\/|$)|^kind\.ts$/,
+  'docs/add-an-endpoint.md': /(?:^|\/)(?:subject\/|NNNN-)?things\.ts$|(?:^|\/)volumes(?:\.ts|\/|$)|^kind\.ts$/,
 }
 
 /** The names of code that go with them. */
