@@ -14,7 +14,7 @@ import { WaitSlots } from './feed/waiting.ts'
 import { ServerMetrics } from './metrics/server-metrics.ts'
 import { Readiness } from './readiness.ts'
 import { buildApi } from './routes/all.ts'
-import type { StoreObserver } from './store/observer.ts'
+import type { MigrationObserver, StoreObserver } from './store/observer.ts'
 import { Store } from './store/store.ts'
 
 const loopback = ['127.0.0.1', '::1', 'localhost']
@@ -37,7 +37,12 @@ export async function startServer(config: ServerConfig, log: Logger): Promise<Ru
   const now = config.now ?? Date.now
   const settings = { ...defaultSettings, ...config.settings }
   const metrics = new ServerMetrics(config.otherMetrics)
-  const store = await Store.open(config.database, { now, observer: storeObserver(metrics, log), keepsReserve: true })
+  const store = await Store.open(config.database, {
+    now,
+    observer: storeObserver(metrics, log),
+    migrations: migrationLog(log),
+    keepsReserve: true,
+  })
   const feed = await EventFeed.open(store, log)
   const ctx: Context = {
     store,
@@ -119,6 +124,19 @@ function storeObserver(metrics: ServerMetrics, log: Logger): StoreObserver {
         },
         'operation ended',
       )
+    },
+  }
+}
+
+/** What is done to bring a database to the current schema, as log lines. */
+function migrationLog(log: Logger): MigrationObserver {
+  return {
+    migrating(durationMs, waiting) {
+      const doing = waiting ? 'waiting for other servers before' : 'still'
+      log.warn({ duration_ms: Math.round(durationMs) }, `${doing} bringing the database to the current schema`)
+    },
+    migrated(migrations, durationMs) {
+      log.info({ migrations, duration_ms: Math.round(durationMs) }, 'the database was brought to the current schema')
     },
   }
 }

@@ -31,3 +31,13 @@ export const unobserved: StoreObserver = {
   operationOpened() {},
   operationEnded() {},
 }
+
+/** Hears of the schema being brought up to date when a database is opened. */
+export interface MigrationObserver {
+  /** What takes longer is told, and again after the same time; milliseconds, 10 s unless given. */
+  longMs?: number
+  /** It is not done after so long; `waiting`: another server is at it, or writes. */
+  migrating(durationMs: number, waiting: boolean): void
+  /** Migrations were run. */
+  migrated(names: readonly string[], durationMs: number): void
+}

@@ -3,7 +3,7 @@ import { type Migration, Migrator } from 'kysely/migration'
 import { ApiError } from '../api-error.ts'
 import { type Change, eventType, mergeChange } from './change.ts'
 import { type ColumnTypes, isStorageFull, isStorageUnavailable, type StoreEngine } from './engine/engine.ts'
-import { openPostgres, postgresColumnTypes } from './engine/postgres.ts'
+import { openPostgres, type PostgresTimes, postgresColumnTypes } from './engine/postgres.ts'
 import { openSqlite, sqliteColumnTypes } from './engine/sqlite.ts'
 import { insertEvents } from './events.ts'
 import { raiseDesiredRevision } from './hosts/hosts.ts'
@@ -18,7 +18,7 @@ import { resourceUids } from './migrations/0008-resource-uids.ts'
 import { imageChecksums } from './migrations/0009-image-checksums.ts'
 import { onPanic } from './migrations/0010-on-panic.ts'
 import { names } from './migrations/0011-names.ts'
-import { type StoreObserver, unobserved } from './observer.ts'
+import { type MigrationObserver, type StoreObserver, unobserved } from './observer.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
 export type ChangeListener = (resourceIds: ReadonlySet<string>) => void
@@ -29,6 +29,9 @@ export interface StoreOptions {
   observer?: StoreObserver
   /** Set disk space aside for the writes that make room, where the engine can; for servers. */
   keepsReserve?: boolean
+  migrations?: MigrationObserver
+  /** How long to wait for PostgreSQL, where not as usual. */
+  postgres?: Partial<PostgresTimes>
 }
 
 export interface WriteOptions {
@@ -51,14 +54,22 @@ interface WaitingWrite {
   makesRoom: boolean
   resolve: (value: unknown) => void
   reject: (error: unknown) => void
+  /** Commits that the database could not take while this one waited for its own. */
+  failuresSeen: number
 }
 
 const savepoint = CompiledQuery.raw('savepoint caller')
 const releaseSavepoint = CompiledQuery.raw('release savepoint caller')
 const rollbackToSavepoint = CompiledQuery.raw('rollback to savepoint caller')
 
+/** When migrations take long, milliseconds. */
+const longMigrationMs = 10_000
+
 /** Writes that share one commit at most; more wait for the next. */
 const maxWritesPerCommit = 64
+
+/** A write that waited while so many commits failed is refused without being tried. */
+const maxFailuresSeen = 2
 
 /**
  * The only way to the database. Writes are queued and those that arrive together share one commit: each caller has a
@@ -84,9 +95,9 @@ export class Store {
    * `postgres://` URL.
    */
   static async open(database: string, options: StoreOptions = {}): Promise<Store> {
-    const engine = isPostgresUrl(database) ? openPostgres(database) : openSqlite(database, options)
+    const engine = isPostgresUrl(database) ? openPostgres(database, options.postgres) : openSqlite(database, options)
     try {
-      await migrate(engine)
+      await migrate(engine, options.migrations)
       return new Store(engine, options)
     } catch (error) {
       await engine.close()
@@ -118,7 +129,7 @@ export class Store {
   write<T>(work: (tx: Transaction) => Promise<T>, options: WriteOptions = {}): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>()
     const makesRoom = options.makesRoom === true
-    this.#waiting.push({ work, makesRoom, resolve: (value) => resolve(value as T), reject })
+    this.#waiting.push({ work, makesRoom, resolve: (value) => resolve(value as T), reject, failuresSeen: 0 })
     this.#draining ??= this.#drain()
     return promise
   }
@@ -211,6 +222,7 @@ export class Store {
       // himself. Not when the database has said no: controllers would be woken by their own failures, for ever.
       if (commit.changed.size > 0 && isStorageUnavailable(error)) this.#announce(commit.changed)
       for (const write of batch) write.reject(isFull ? this.#storageFull(error) : error)
+      if (isStorageUnavailable(error)) this.#refuseLongWaiting(error)
       return
     }
     const endedAt = performance.now()
@@ -226,6 +238,17 @@ export class Store {
       }),
     )
     for (const tell of commit.afterwards) this.#tell(tell)
+  }
+
+  /**
+   * A database that is away costs each commit a time-out, and who is far back in the queue would wait for many of them.
+   * One failure may be a single lost connection; after the second nobody who waited through both is kept waiting.
+   */
+  #refuseLongWaiting(error: unknown): void {
+    for (const write of this.#waiting) write.failuresSeen++
+    const refused = this.#waiting.filter(({ failuresSeen }) => failuresSeen >= maxFailuresSeen)
+    this.#waiting = this.#waiting.filter(({ failuresSeen }) => failuresSeen < maxFailuresSeen)
+    for (const write of refused) write.reject(error)
   }
 
   /** What is committed is committed: a listener that fails harms neither the callers nor the other listeners. */
@@ -275,6 +298,7 @@ export class Store {
       try {
         await db.executeQuery(rollbackToSavepoint)
         await db.executeQuery(releaseSavepoint)
+        if (isStorageUnavailable(error)) await this.#engine.waitLess(db)
       } catch (lost) {
         // the database has ended the whole transaction: everybody in it is told why, not what this caller was refused
         throw error instanceof ApiError ? lost : error
@@ -306,12 +330,27 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
   }
 }
 
-async function migrate(engine: StoreEngine): Promise<void> {
+async function migrate(engine: StoreEngine, observer: MigrationObserver | undefined): Promise<void> {
   const types = engine.name === 'sqlite' ? sqliteColumnTypes : postgresColumnTypes
-  const migrator = new Migrator({ db: engine.writer, provider: { getMigrations: async () => migrations(types) } })
-  const { error } = await migrator.migrateToLatest()
-  if (error !== undefined) throw error
-  engine.migrated()
+  const begunAt = performance.now()
+  let waiting = true
+  const timer = setInterval(
+    () => observer?.migrating(performance.now() - begunAt, waiting),
+    observer?.longMs ?? longMigrationMs,
+  )
+  timer.unref()
+  try {
+    await engine.migrate(async (db) => {
+      waiting = false
+      const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(types) } })
+      const { error, results = [] } = await migrator.migrateToLatest()
+      if (error !== undefined) throw error
+      const ran = results.map(({ migrationName }) => migrationName)
+      if (ran.length > 0) observer?.migrated(ran, performance.now() - begunAt)
+    })
+  } finally {
+    clearInterval(timer)
+  }
 }
 
 /** A database's name for messages. */

@@ -24,6 +24,8 @@ async function newDatabase(): Promise<string> {
   return postgres.url(name)
 }
 
+const nameOf = (database: string) => new URL(database).pathname.slice(1)
+
 const body = { spec: { type: 'micro', image: 'micro' } }
 
 const create = (stack: Stack, key: string) =>
@@ -186,7 +188,7 @@ test('a connection that dies inside a transaction ends only what shares that tra
 test('a commit whose answer is lost is 503, is done all the same, and whoever waits hears of it', async () => {
   const direct = await newDatabase()
   const proxy = await startProxy(postgres.url)
-  const database = proxy.url(new URL(direct).pathname.slice(1))
+  const database = proxy.url(nameOf(direct))
   try {
     // nothing but the commit itself may have the controllers and the stream look
     await using stack = await startStack({ agent: false, database, settings: { controllerPeriodMs: 600_000 } })
@@ -211,6 +213,27 @@ test('a commit whose answer is lost is 503, is done all the same, and whoever wa
     events.drop()
   } finally {
     await proxy.stop()
+  }
+})
+
+test('while another session holds a lock, what needs it is 503 with Retry-After, all else goes on, and nothing is half done', async () => {
+  const database = await newDatabase()
+  await using stack = await startStack({ agent: false, database })
+  // reads pass, writes wait
+  const release = await postgres.hold(nameOf(database), 'lock table security_groups in exclusive mode')
+  try {
+    const group = { id: 'sg-x', spec: { description: '', rules: [] } }
+    const made = stack.api('POST', '/v1/security-groups', group, { 'idempotency-key': 'k1' })
+    expect((await stack.api('GET', '/v1/security-groups')).status).toBe(200)
+    const refused = await made
+    expect(refused).toMatchObject({ status: 503, body: { code: 'unavailable' } })
+    expect(refused.headers['retry-after']).toMatch(/^\d+$/)
+    expect((await stack.api('POST', '/v1/vpcs', { spec: { cidr: '10.9.0.0/16' } })).status).toBe(201)
+    await release()
+    const again = await stack.api('POST', '/v1/security-groups', group, { 'idempotency-key': 'k1' })
+    expect({ status: again.status, replayed: again.headers['idempotency-replayed'] }).toEqual({ status: 201 })
+  } finally {
+    await release()
   }
 })
 

@@ -1,7 +1,7 @@
-import { Kysely, PostgresDialect, type PostgresPool, type PostgresPoolClient, sql } from 'kysely'
-import pg from 'pg'
+import { CompiledQuery, type Kysely } from 'kysely'
 import type { Database } from '../schema.ts'
-import type { ColumnTypes, StoreEngine } from './engine.ts'
+import { type ColumnTypes, codeOf, type StoreEngine } from './engine.ts'
+import { PostgresSessions, type SessionTimes } from './postgres-sessions.ts'
 
 /** Migrations in PostgreSQL's words. */
 export const postgresColumnTypes = {
@@ -12,92 +12,107 @@ export const postgresColumnTypes = {
   tableOptions: '',
 } as const satisfies ColumnTypes
 
+/** How long PostgreSQL may take, milliseconds. */
+export type PostgresTimes = SessionTimes
+
+const usualTimes: PostgresTimes = {
+  connectMs: 5000,
+  lockMs: 5000, // more than its deadlock_timeout, after which autovacuum gives way
+  statementMs: 10_000,
+  answerMs: 15_000, // more than a statement, so that its own word is heard when it has one
+  idleInTransactionMs: 10_000,
+}
+
+/** Migrations: no statement is stopped. One may not wait long for a lock, since all who use the table then wait behind it. */
+const migrationTimes: Partial<PostgresTimes> = {
+  lockMs: 30_000,
+  statementMs: 0,
+  answerMs: 0,
+  idleInTransactionMs: 60_000,
+}
+
 /** Connections for reads; a write needs one more. */
 const readConnections = 8
-
-/** How long a connection may take to come about and a statement to answer, milliseconds. */
-const connectTimeoutMs = 5000
-const statementTimeoutMs = 30_000
 
 /** Key of the advisory lock that the one writing transaction holds ("berth" in ASCII). */
 const writerLock = 0x6265727468n
 
-const int8Oid = pg.types.builtins.INT8
+/**
+ * The isolation is what the rules need: each statement sees what was committed before *it*, so all after the lock see
+ * what the writer before has left. A stricter one sees the moment before the lock was waited for
+ * (https://www.postgresql.org/docs/current/transaction-iso.html). Both in one round trip.
+ */
+const begin = CompiledQuery.raw(`begin isolation level read committed; select pg_advisory_xact_lock(${writerLock})`)
+const commit = CompiledQuery.raw('commit')
+const rollback = CompiledQuery.raw('rollback')
+const waitLess = CompiledQuery.raw("set local lock_timeout = '50ms'")
+const lockWriters = CompiledQuery.raw(`select pg_advisory_lock(${writerLock})`)
+const unlockWriters = CompiledQuery.raw(`select pg_advisory_unlock(${writerLock})`)
 
 /**
  * Connect to PostgreSQL. A writing transaction holds an advisory lock to its end, so that writers of all servers go one
  * after the other, as they do on SQLite: rules that read before they write hold, and the numbers of the change feed are
  * committed in their order (docs/decisions/0018).
  */
-export function openPostgres(url: string): StoreEngine {
-  const reading = connect(url, readConnections, '-c default_transaction_read_only=on')
-  const writing = connect(url, 1)
+export function openPostgres(url: string, times: Partial<PostgresTimes> = {}): StoreEngine {
+  const sessions = new PostgresSessions(url)
+  const all = { ...usualTimes, ...times }
+  const reading = sessions.pool(readConnections, all, 'read only')
+  const writing = sessions.pool(1, all)
   return {
     name: 'postgres',
     reserve: null,
     reader: reading,
-    writer: writing,
+    async migrate(work) {
+      const migrating = sessions.pool(1, { ...all, ...migrationTimes })
+      try {
+        return await migrating.connection().execute(async (db) => {
+          await keepWritersOut(db)
+          const value = await work(db)
+          await db.executeQuery(unlockWriters)
+          return value
+        })
+      } finally {
+        await migrating.destroy() // which gives the lock up, too
+      }
+    },
     transaction: (work) =>
       // one connection from begin to commit: were it taken from the pool again, a lost one would go unnoticed
       writing.connection().execute(async (db) => {
-        await sql`begin`.execute(db)
         try {
-          await sql`select pg_advisory_xact_lock(${sql.lit(writerLock)})`.execute(db)
+          await db.executeQuery(begin)
           const value = await work(db)
-          await sql`commit`.execute(db)
+          await commitWhole(db)
           return value
         } catch (error) {
-          await sql`rollback`.execute(db).catch(() => undefined) // a lost connection has rolled back
+          await db.executeQuery(rollback).catch(() => undefined) // a lost connection has rolled back
           throw error
         }
       }),
-    migrated() {},
+    async waitLess(db) {
+      await db.executeQuery(waitLess)
+    },
     async close() {
       await Promise.all([writing.destroy(), reading.destroy()])
     },
   }
 }
 
-function connect(url: string, connections: number, options?: string): Kysely<Database> {
-  const pool = new pg.Pool({
-    connectionString: url,
-    max: connections,
-    connectionTimeoutMillis: connectTimeoutMs,
-    statement_timeout: statementTimeoutMs,
-    idle_in_transaction_session_timeout: statementTimeoutMs,
-    application_name: 'berth',
-    ...(options === undefined ? {} : { options }),
-    types: {
-      // every integer here is below 2^53: milliseconds, sizes, counts
-      getTypeParser: (oid: number, format?: 'text' | 'binary') =>
-        oid === int8Oid ? Number : pg.types.getTypeParser(oid, format as 'text'),
-    },
-  })
-  pool.on('error', () => undefined) // an idle connection was lost; the next query opens another
-  // the pool does not listen while a connection is in use; a loss then fails its query, and must not end the process
-  pool.on('connect', (client) => client.on('error', () => undefined))
-  return new Kysely<Database>({ dialect: new PostgresDialect({ pool: namingLosses(pool) }) })
-}
-
-/** The pool as Kysely wants it; a connection that is lost, or does not come about, is an error with a code. */
-function namingLosses(pool: pg.Pool): PostgresPool {
-  return {
-    options: pool.options,
-    end: () => pool.end(),
-    async connect() {
-      const client = await pool.connect().catch(throwLoss)
-      const query = (text: string, parameters: readonly unknown[]) =>
-        client.query(text, [...parameters]).catch(throwLoss)
-      return {
-        query: query as unknown as PostgresPoolClient['query'], // its other form, with a cursor, is not used
-        release: (destroy) => client.release(destroy),
-      }
-    },
+/** Take the writers' lock for the session, however long another server holds it: that may be one that migrates. */
+async function keepWritersOut(db: Kysely<Database>): Promise<void> {
+  for (;;) {
+    try {
+      await db.executeQuery(lockWriters)
+      return
+    } catch (error) {
+      if (codeOf(error) !== '55P03') throw error
+    }
   }
 }
 
-/** What PostgreSQL says has a code, and what the socket says too; what pg itself says of a lost connection has none. */
-function throwLoss(error: Error): never {
-  if (Reflect.get(error, 'code') === undefined) Object.assign(error, { code: 'CONNECTION_LOST' })
-  throw error
+/** PostgreSQL answers the COMMIT of a transaction in which a statement had failed with the word ROLLBACK, not an error. */
+async function commitWhole(db: Kysely<Database>): Promise<void> {
+  const { rows } = await db.executeQuery(commit)
+  const [answer] = rows as { command?: string }[]
+  if (answer?.command !== 'COMMIT') throw new Error('the transaction was rolled back instead of committed')
 }

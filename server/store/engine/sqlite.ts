@@ -45,7 +45,13 @@ export function openSqlite(file: string, options: { keepsReserve?: boolean } = {
     name: 'sqlite',
     reserve: options.keepsReserve === true ? new SqliteReserve(writer, file) : null,
     reader: reading,
-    writer: writing,
+    async migrate(work) {
+      const value = await work(writing)
+      // off until here: a migration that makes a table anew must not delete what refers to it
+      // (https://sqlite.org/lang_altertable.html#otheralter)
+      writer.pragma('foreign_keys = ON')
+      return value
+    },
     async transaction(work) {
       await writing.executeQuery(begin)
       try {
@@ -58,11 +64,7 @@ export function openSqlite(file: string, options: { keepsReserve?: boolean } = {
         throw error
       }
     },
-    migrated() {
-      // off until here: a migration that makes a table anew must not delete what refers to it
-      // (https://sqlite.org/lang_altertable.html#otheralter)
-      writer.pragma('foreign_keys = ON')
-    },
+    async waitLess() {}, // the lock of the whole file is the only one, and a transaction has it
     async close() {
       writer.close()
       reader.close()

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -12,10 +12,14 @@ export interface RunningPostgres {
   url(database: string): string
   /** Run one statement in a database, on a connection of its own; gives its rows. */
   query(database: string, statement: string): Promise<unknown[]>
+  /** Run one statement in a transaction and keep what it locks; gives what rolls it back. */
+  hold(database: string, statement: string): Promise<() => Promise<void>>
   /** End it at once, with all its connections and without a word to the disk; gives what starts it on the same data. */
   kill(): Promise<() => Promise<void>>
   /** End it in the same way and start it again. */
   crash(): Promise<void>
+  /** End it in the same way and start it as a standby, as the old primary is after a failover; `pg_promote()` ends that. */
+  demote(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -54,9 +58,20 @@ export async function startPostgres(): Promise<RunningPostgres> {
         await client.end()
       }
     },
+    async hold(database, statement) {
+      const client = new pg.Client({ connectionString: url(database) })
+      await client.connect()
+      await client.query(`begin; ${statement}`)
+      return () => client.end()
+    },
     kill,
     async crash() {
       const start = await kill()
+      await start()
+    },
+    async demote() {
+      const start = await kill()
+      writeFileSync(join(data, 'standby.signal'), '')
       await start()
     },
     async stop() {
@@ -67,14 +82,16 @@ export async function startPostgres(): Promise<RunningPostgres> {
 }
 
 async function launch(directory: string, data: string): Promise<ChildProcess> {
-  const settings = ['-c', 'listen_addresses=', '-c', 'max_connections=60', '-c', 'logging_collector=off']
-  const [command, ...args] = asOtherUser(join(binaries(), 'postgres'), ['-D', data, '-k', directory, ...settings])
+  // it is the process that is killed here, never the machine: what the kernel has is kept without waiting for the disk
+  const settings = ['listen_addresses=', 'max_connections=60', 'logging_collector=off', 'fsync=off']
+  const options = ['-D', data, '-k', directory, ...settings.flatMap((setting) => ['-c', setting])]
+  const [command, ...args] = asOtherUser(join(binaries(), 'postgres'), options)
   const server = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] })
   let log = ''
   const ready = new Promise<void>((resolve, reject) => {
     server.stderr?.on('data', (chunk: Buffer) => {
       log = (log + chunk.toString()).slice(-8192)
-      if (log.includes('database system is ready to accept connections')) resolve()
+      if (/database system is ready to accept (read-only )?connections/.test(log)) resolve()
     })
     server.once('exit', (code) => reject(new Error(`PostgreSQL ended with ${code}: ${log}`)))
     server.once('error', reject)
