@@ -1,4 +1,4 @@
-import type { StepName } from '@berth/contract/operations.ts'
+import type { StepName } from '@berth/contract/operation-kinds.ts'
 
 /** The steps that a host goes through; `schedule` is the server's. */
 export const hostSteps = ['image', 'disk', 'network', 'boot', 'shutdown', 'clean-up'] as const satisfies StepName[]

@@ -1,9 +1,7 @@
+import type { CommandSource } from '@berth/cli/command/on-demand.ts'
 import { processIo, runProgram } from '@berth/cli/io.ts'
-import { addClientCommands } from '@berth/cli/program.ts'
+import { clientCommands, setUpProgram } from '@berth/cli/program.ts'
 import { Command } from 'commander'
-import { addDatabaseCommands } from './database-options.ts'
-import { addDevCommand } from './dev/command.ts'
-import { addHostImageCommands } from './image-command.ts'
 
 /** `berth`: the client commands, and those that run on the host itself. */
 const program = new Command('berth')
@@ -11,11 +9,26 @@ const program = new Command('berth')
   .version('0.1.0')
   .showHelpAfterError('(run with --help to see how)')
 const io = processIo()
-addDevCommand(program)
-addDatabaseCommands(program)
-addClientCommands(program, io)
-const image = program.commands.find((command) => command.name() === 'image')
-if (image === undefined) throw new Error('the client commands have no group `image`')
-addHostImageCommands(image)
-const exitCode = await runProgram(program, process.argv, io)
+setUpProgram(program, io)
+
+const commands: CommandSource[] = [
+  { names: ['dev'], add: async () => (await import('./dev/command.ts')).addDevCommand(program) },
+  { names: ['database'], add: async () => (await import('./database-options.ts')).addDatabaseCommands(program) },
+  ...clientCommands(io).map((source) => (source.names[0] === 'image' ? withHostCommands(source) : source)),
+]
+const exitCode = await runProgram(program, commands, process.argv, io)
 process.exitCode = exitCode === 0 ? (process.exitCode ?? 0) : exitCode
+
+/** The group `image` with the commands that work on the host's own images. */
+function withHostCommands(source: CommandSource): CommandSource {
+  return {
+    ...source,
+    add: async (_program, all) => {
+      await source.add(program, all)
+      const image = program.commands.find((command) => command.name() === 'image')
+      if (image === undefined) throw new Error('the client commands have no group `image`')
+      const { addHostImageCommands } = await import('./image-command.ts')
+      addHostImageCommands(image)
+    },
+  }
+}

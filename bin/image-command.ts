@@ -1,10 +1,9 @@
 import { basename, resolve } from 'node:path'
 import { CliError, exitCodes } from '@berth/cli/exit-codes.ts'
-import { imageIdPattern } from '@berth/contract/images/images.ts'
+import { imageIdPattern } from '@berth/contract/ids.ts'
 import { hostPackages } from '@berth/images/host-packages.ts'
 import { recipeIds } from '@berth/images/recipe.ts'
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
-import { dataPaths } from './data-directory.ts'
 import { ensurePackages } from './host-packages.ts'
 import { interruption } from './process/interruption.ts'
 
@@ -24,13 +23,13 @@ export function addHostImageCommands(image: Command): void {
     .addOption(dataDirOption())
     .addOption(new Option('--mirror <url>', 'Debian mirror to take packages from').env('BERTH_DEBIAN_MIRROR'))
     .action(async (recipe: (typeof recipeIds)[number], flags: { dataDir: string; mirror?: string }) => {
-      const { buildImage } = await import('@berth/images/build.ts')
       if (process.getuid?.() !== 0) {
         throw new CliError(exitCodes.needsRoot, `building an image needs root: sudo berth image build ${recipe}`)
       }
       await ensurePackages(hostPackages[recipe], { say: (line) => process.stderr.write(`${line}\n`) })
+      const { buildImage } = await import('@berth/images/build.ts')
       const built = await buildImage(recipe, {
-        imagesDirectory: dataPaths(resolve(flags.dataDir)).images,
+        imagesDirectory: await imagesOf(flags.dataDir),
         signal: interruption(),
         onProgress: ({ step, detail, seconds }) =>
           process.stderr.write(
@@ -74,7 +73,7 @@ export function addHostImageCommands(image: Command): void {
           datasource: flags.datasource,
           ...(flags.minDiskGb === undefined ? {} : { min_disk_gb: flags.minDiskGb }),
         },
-        dataPaths(resolve(flags.dataDir)).images,
+        await imagesOf(flags.dataDir),
         { signal: interruption() },
       )
       if (imported.firmware === 'uefi') {
@@ -94,6 +93,11 @@ interface ImportFlags {
   datasource: 'disk' | 'network'
   minDiskGb?: number
   dataDir: string
+}
+
+async function imagesOf(dataDir: string): Promise<string> {
+  const { dataPaths } = await import('./data-directory.ts')
+  return dataPaths(resolve(dataDir)).images
 }
 
 function parseImageId(text: string): string {

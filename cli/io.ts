@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Command, CommanderError } from 'commander'
+import { addAskedFor, type CommandSource } from './command/on-demand.ts'
 import { CliError, exitCodes, PassedExit } from './exit-codes.ts'
 import { printable } from './output/terminal-text.ts'
 
@@ -51,17 +52,23 @@ export function processIo(): CliIo {
     },
     spawnInherit,
     isRoot: process.getuid?.() === 0,
-    argv: [process.argv[1]?.replace(/bin\/berth\.ts$/, 'berth') ?? 'berth', ...process.argv.slice(2)],
+    argv: [process.argv[1]?.replace(/bin\/start\.js$/, 'berth') ?? 'berth', ...process.argv.slice(2)],
     netnsDirectory: '/run/netns',
   }
 }
 
 /**
- * Run the program to its end and give its exit code; the one place where errors become codes and words on standard
- * error. `argv` is as in process.argv.
+ * Run the program, set up already, to its end and give its exit code; the one place where errors become codes and words
+ * on standard error. Of `commands` the one that is asked for is loaded. `argv` is as in process.argv.
  */
-export async function runProgram(program: Command, argv: readonly string[], io: CliIo): Promise<number> {
+export async function runProgram(
+  program: Command,
+  commands: readonly CommandSource[],
+  argv: readonly string[],
+  io: CliIo,
+): Promise<number> {
   try {
+    await addAskedFor(program, commands, argv.slice(2))
     await program.parseAsync(argv)
     return exitCodes.ok
   } catch (error) {

@@ -1,22 +1,6 @@
 import Type, { type Static } from 'typebox'
+import { eventActions, eventResources } from './event-kinds.ts'
 import { named, strict, Timestamp } from './schema.ts'
-
-/** The kinds of resource that events speak of. */
-export const eventResources = [
-  'instance',
-  'operation',
-  'vpc',
-  'subnet',
-  'security_group',
-  'ssh_key',
-  'image',
-  'public_ip',
-  'host',
-] as const
-export type EventResource = (typeof eventResources)[number]
-
-export const eventActions = ['created', 'updated', 'deleted', 'repaired'] as const
-export type EventAction = (typeof eventActions)[number]
 
 /**
  * The `data` of one event of `GET /v1/events`: which resource changed and where it stands now. `detail` has `state` and

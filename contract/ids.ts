@@ -15,6 +15,9 @@ export const optionalIdPattern = (prefix: IdPrefix): string => `^(?:${prefix}-[0
 /** Pattern of an id that a caller may choose for a VPC, subnet, security group, key or public address: `vpc-abc123`. */
 export const chosenIdPattern = (prefix: IdPrefix): string => `^${prefix}-[a-z0-9](?:[a-z0-9-]{0,56}[a-z0-9])?$`
 
+/** Pattern of the id of an image, which is its name. Also a file name, so it is narrow. */
+export const imageIdPattern = '^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$'
+
 /** Anything that may stand where a path takes an id; narrower checks belong to the resource. */
 export const pathIdPattern = '^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$'
 

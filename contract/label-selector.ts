@@ -1,4 +1,8 @@
-import { labelKeyPattern, labelValuePattern } from './schema.ts'
+const labelText = '[A-Za-z0-9._/-]'
+/** Pattern of the key of a label. */
+export const labelKeyPattern = `^${labelText}{1,63}$`
+/** Pattern of the value of a label. */
+export const labelValuePattern = `^${labelText}{0,63}$`
 
 /**
  * One requirement of a label selector. `not_in` and `absent` also hold for a resource without the key, as in Kubernetes

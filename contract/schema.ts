@@ -1,4 +1,5 @@
 import Type, { type Static, type TSchema } from 'typebox'
+import { labelKeyPattern, labelValuePattern } from './label-selector.ts'
 
 /** A schema that stands in the OpenAPI document under a name of its own. */
 export function named<S extends TSchema>(name: string, schema: S): S {
@@ -35,10 +36,6 @@ export const Name = Type.String({
   maxLength: 63,
   description: 'RFC 1123 label: a-z, 0-9 and -, at most 63 characters; not unique',
 })
-
-const labelText = '[A-Za-z0-9._/-]'
-export const labelKeyPattern = `^${labelText}{1,63}$`
-export const labelValuePattern = `^${labelText}{0,63}$`
 
 /** Most labels of a resource. */
 export const maxLabels = 64

@@ -1,7 +1,7 @@
 import type { CatalogueImage } from '@berth/contract/images/images.ts'
 import type { PrivateSources } from '@berth/contract/images/source.ts'
 import type { InstanceType } from '@berth/contract/instances/instance-types.ts'
-import type { OperationType } from '@berth/contract/operations.ts'
+import type { OperationType } from '@berth/contract/operation-kinds.ts'
 import type { Registry } from 'prom-client'
 import { defaultLimits, type Limits } from './limits.ts'
 

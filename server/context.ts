@@ -1,6 +1,6 @@
 import type { CatalogueImage } from '@berth/contract/images/images.ts'
 import type { InstanceType } from '@berth/contract/instances/instance-types.ts'
-import type { OperationType } from '@berth/contract/operations.ts'
+import type { OperationType } from '@berth/contract/operation-kinds.ts'
 import type { Logger } from 'pino'
 import type { Settings } from './config.ts'
 import type { PublicPool } from './domain/networks/public-pools.ts'

@@ -10,13 +10,13 @@ import type { Host } from '@berth/contract/hosts/hosts.ts'
 import type { OrphanList } from '@berth/contract/hosts/orphans.ts'
 import { newId } from '@berth/contract/ids.ts'
 import type { CatalogueImage } from '@berth/contract/images/images.ts'
+import type { WaitTarget } from '@berth/contract/instances/bounds.ts'
 import type {
   Accepted,
   Instance,
   InstanceCreated,
   InstanceList,
   InstanceSpecInput,
-  WaitTarget,
 } from '@berth/contract/instances/instances.ts'
 import type { Operation } from '@berth/contract/operations.ts'
 import type { Problem } from '@berth/contract/problem.ts'

@@ -6,7 +6,7 @@ import type {
   ObservedStep,
 } from '@berth/contract/hosts/agent-protocol.ts'
 import { endsBoot, type MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
-import type { StepName } from '@berth/contract/operations.ts'
+import type { StepName } from '@berth/contract/operation-kinds.ts'
 import type { CrashPolicy } from '../config.ts'
 import type { ReadyMarker } from '../console/ready-marker.ts'
 import type { GuestState, HostError } from '../host-driver.ts'

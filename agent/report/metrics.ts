@@ -2,7 +2,7 @@ import { networkObjects, type ObservedStep } from '@berth/contract/hosts/agent-p
 import { type MachineTrouble, machineTroubles } from '@berth/contract/instances/machine-troubles.ts'
 import { type ObservedPower, observedPowers } from '@berth/contract/instances/states.ts'
 import type { ObservedUsage } from '@berth/contract/instances/usage.ts'
-import { stepNames } from '@berth/contract/operations.ts'
+import { stepNames } from '@berth/contract/operation-kinds.ts'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { requestParts } from '../metadata/guest.ts'
 import type { NetworkFault } from '../network/network-fault.ts'

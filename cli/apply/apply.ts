@@ -1,27 +1,17 @@
 import { parseLabelSelector } from '@berth/contract/label-selector.ts'
-import { type Command, Option } from 'commander'
-import { repeated, timeoutSeconds } from '../command/arguments.ts'
-import { withExamples } from '../command/help.ts'
-import { labelSelector } from '../command/list.ts'
+import type { Command } from 'commander'
 import { CliError, exitCodes } from '../exit-codes.ts'
 import type { CliIo } from '../io.ts'
 import { Patience, waitForInstance, waitForOperation } from '../live/follow.ts'
-import { type OutputFlags, print, withOutput } from '../output/output.ts'
+import { type OutputFlags, print } from '../output/output.ts'
 import { renderTable } from '../output/table.ts'
 import { call, openSession, type Session } from '../session.ts'
-import { inTermsOfFile, isRecord, readDeclaredFile } from './declared-file.ts'
+import { inTermsOfFile, isRecord } from './declared-document.ts'
+import { readDeclaredFile } from './declared-file.ts'
 import { type Declared, parseDeclarations } from './file.ts'
+import type { ApplyFlags } from './flags.ts'
 import { kindCalls, type Live } from './live-resources.ts'
 import { makePlan, type Step } from './plan.ts'
-
-interface ApplyFlags extends OutputFlags {
-  file: string[]
-  dryRun?: true
-  prune?: true
-  selector?: string
-  wait: 'running' | 'ready' | 'none' | false
-  timeout: number
-}
 
 /** What became of one declared resource, or would become of it. */
 interface Result {
@@ -32,53 +22,19 @@ interface Result {
   changes: string[]
 }
 
-/** `berth apply`: make things as files declare them. */
-export function addApplyCommand(program: Command, io: CliIo): void {
-  const command = program
-    .command('apply')
-    .description('make resources as files declare them: create what is missing, change what differs')
-    .requiredOption(
-      '-f, --file <file>',
-      'YAML or JSON with one or more documents, - for stdin; may be repeated',
-      repeated,
-    )
-    .option('--dry-run', 'print the plan and do nothing')
-    .option('--prune', 'also delete what --selector matches and no file declares')
-    .option('-l, --selector <selector>', 'labels of what --prune may delete', labelSelector)
-    .addOption(
-      new Option('--wait <until>', 'how far new instances are waited for')
-        .choices(['running', 'ready', 'none'])
-        .default('running'),
-    )
-    .option('--no-wait', 'the same as --wait none')
-    .option('--timeout <seconds>', 'give up waiting after this time', timeoutSeconds, 600)
-  withOutput(command).action(async (flags: ApplyFlags, self: Command) => {
-    const selector = pruneSelector(flags)
-    const documents = []
-    for (const file of flags.file) documents.push(...(await readDeclaredFile(io, file)))
-    const declared = parseDeclarations(documents)
-    if (declared.length === 0) throw new CliError(exitCodes.usage, 'nothing is declared')
-    const session = openSession(io, self)
-    const plan = await makePlan(session, declared, selector)
-    const impossible = plan.filter(({ action }) => action === 'impossible')
-    if (flags.dryRun || impossible.length > 0) printResults(io, flags, plan.map(planned))
-    if (impossible.length > 0) throw cannotChange(impossible)
-    if (!flags.dryRun) await carryOut(session, plan, flags)
-  })
-  withExamples(
-    command,
-    [
-      'berth apply -f shop.yaml --dry-run',
-      'berth apply -f network.yaml -f web.yaml',
-      'berth apply -f shop.yaml --prune -l app=shop',
-    ],
-    `Each document is the API's, with kind: SshKey, Image, Vpc, Subnet,
-SecurityGroup, PublicIp or Instance. They are matched by their id, an instance
-by its metadata.name. What a document does not name is left as it is; labels,
-when it names them, are all the labels. A change that the API does not have (the size of
-an instance, the network of a VPC) is told of, ends with exit code 5, and then
-nothing at all is done.`,
-  )
+/** Make things as the files of the flags declare them. Throws CliError. */
+export async function apply(io: CliIo, flags: ApplyFlags, self: Command): Promise<void> {
+  const selector = pruneSelector(flags)
+  const documents = []
+  for (const file of flags.file) documents.push(...(await readDeclaredFile(io, file)))
+  const declared = parseDeclarations(documents)
+  if (declared.length === 0) throw new CliError(exitCodes.usage, 'nothing is declared')
+  const session = openSession(io, self)
+  const plan = await makePlan(session, declared, selector)
+  const impossible = plan.filter(({ action }) => action === 'impossible')
+  if (flags.dryRun || impossible.length > 0) printResults(io, flags, plan.map(planned))
+  if (impossible.length > 0) throw cannotChange(impossible)
+  if (!flags.dryRun) await carryOut(session, plan, flags)
 }
 
 function pruneSelector({ prune, selector }: ApplyFlags): string | null {

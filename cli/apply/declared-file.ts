@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util'
 import {
   type Document,
   isCollection,
@@ -12,9 +11,8 @@ import {
   type YAMLSeq,
 } from 'yaml'
 import { readInput } from '../command/arguments.ts'
-import { CliError, exitCodes } from '../exit-codes.ts'
 import type { CliIo } from '../io.ts'
-import { ProblemError } from '../problem.ts'
+import { type DeclaredDocument, fault, isRecord, nameOf, tokensOf } from './declared-document.ts'
 
 /** Bounds of what is read: bytes of a file and documents in it. */
 const maxFileBytes = 1024 ** 2
@@ -28,16 +26,6 @@ const maxDepth = 32
 const maxValues = 100_000
 const maxCharacters = 4 * 1024 ** 2
 
-/** One document of a YAML or JSON file, which knows where its parts stand. */
-export interface DeclaredDocument {
-  file: string
-  /** Line of its first character, from 1. */
-  line: number
-  value: Record<string, unknown>
-  /** Line of what a JSON pointer (RFC 6901) names, or of the nearest thing around it that is there. */
-  lineOf: (pointer: string) => number
-}
-
 /**
  * The documents of a YAML or JSON file, or of standard input for "-". Empty ones are left out. Throws CliError (usage)
  * that names file and line: for what is no YAML, no object, too large, nested too deep, or grows by its aliases.
@@ -45,11 +33,6 @@ export interface DeclaredDocument {
 export async function readDeclaredFile(io: CliIo, file: string): Promise<DeclaredDocument[]> {
   const text = (await readInput(io, file, maxFileBytes)).toString('utf8')
   return parseDeclared(text, nameOf(file))
-}
-
-/** What messages call a file. */
-export function nameOf(file: string): string {
-  return file === '-' ? 'standard input' : file
 }
 
 /** The same of a text; `file` is what messages call it. */
@@ -75,35 +58,6 @@ export function parseDeclared(text: string, file: string): DeclaredDocument[] {
     if (!isRecord(value)) throw fault(`${file}:${line}`, 'is not an object with fields')
     return [{ file, line, value, lineOf: (pointer: string) => lineAt(offsetOf(document, pointer)) }]
   })
-}
-
-/**
- * A refusal of the server whose pointers are lines of the file that the request was made from. `body` is what was sent:
- * a fault of something else than the file says is left as it is.
- */
-export function inTermsOfFile(error: unknown, document: DeclaredDocument, body: object): unknown {
-  if (!(error instanceof ProblemError)) return error
-  return new ProblemError(
-    error.problem,
-    error.problem.errors.map(({ pointer, message }) => {
-      const fromFile = isDeepStrictEqual(valueAt(document.value, pointer), valueAt(body, pointer))
-      return `${fromFile ? `${document.file}:${document.lineOf(pointer)}: ` : ''}${pointer}: ${message}`
-    }),
-  )
-}
-
-/** A fault of a file, at a line of it. */
-export function fileFault(document: DeclaredDocument, pointer: string, message: string): CliError {
-  return fault(`${document.file}:${document.lineOf(pointer)}`, pointer === '' ? message : `${pointer}: ${message}`)
-}
-
-/** Whether a value is an object with fields. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function fault(where: string, message: string): CliError {
-  return new CliError(exitCodes.usage, `${where}: ${message}`)
 }
 
 /** What the parser throws in place of telling: aliases that grow (ReferenceError), nesting beyond the stack (RangeError). */
@@ -182,19 +136,4 @@ function offsetOf(document: Document.Parsed, pointer: string): number {
     } else return offset
   }
   return offset
-}
-
-function valueAt(value: unknown, pointer: string): unknown {
-  return tokensOf(pointer).reduce<unknown>(
-    (at, token) =>
-      typeof at === 'object' && at !== null && Object.hasOwn(at, token) ? Reflect.get(at, token) : undefined,
-    value,
-  )
-}
-
-function tokensOf(pointer: string): string[] {
-  return pointer
-    .split('/')
-    .slice(1)
-    .map((token) => token.replaceAll('~1', '/').replaceAll('~0', '~'))
 }

@@ -5,7 +5,7 @@ import { PublicIpCreate } from '@berth/contract/networks/public-ips.ts'
 import { SecurityGroupCreate } from '@berth/contract/networks/security-groups.ts'
 import { SubnetCreate } from '@berth/contract/networks/subnets.ts'
 import { VpcCreate } from '@berth/contract/networks/vpcs.ts'
-import { type DeclaredDocument, fileFault, isRecord } from './declared-file.ts'
+import { type DeclaredDocument, fileFault, isRecord } from './declared-document.ts'
 
 /** Kinds that can be declared, in the order in which they are made: what is named by another comes first. */
 export const kinds = ['SshKey', 'Image', 'Vpc', 'Subnet', 'SecurityGroup', 'PublicIp', 'Instance'] as const

@@ -3,7 +3,7 @@ import { parseChecksum, pathOf, sha256Of } from '@berth/contract/images/checksum
 import { keyParts } from '@berth/contract/instances/ssh-keys.ts'
 import { CliError, exitCodes } from '../exit-codes.ts'
 import type { Session } from '../session.ts'
-import { isRecord } from './declared-file.ts'
+import { isRecord } from './declared-document.ts'
 import { type Declared, type Kind, kinds } from './file.ts'
 import { kindCalls, type Live, livingInstancesNamed, type Patch } from './live-resources.ts'
 

@@ -1,4 +1,4 @@
-import type { EventResource } from '@berth/contract/events.ts'
+import type { EventResource } from '@berth/contract/event-kinds.ts'
 import { LabelSelectorError, matchesLabels, parseLabelSelector } from '@berth/contract/label-selector.ts'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { CliIo } from '../io.ts'

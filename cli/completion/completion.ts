@@ -1,5 +1,6 @@
 import { Argument, type Command, type Option } from 'commander'
 import { withExamples } from '../command/help.ts'
+import { addAskedFor, type CommandSource } from '../command/on-demand.ts'
 import type { CliIo } from '../io.ts'
 import { openSession } from '../session.ts'
 import { completionScripts } from './scripts.ts'
@@ -14,8 +15,8 @@ const filesDirective = ':files'
 /** Most candidates that are printed. */
 const mostCandidates = 1000
 
-/** `berth completion`, and the hidden command that the printed scripts call. */
-export function addCompletionCommands(program: Command, io: CliIo): void {
+/** `berth completion`: scripts for shells. */
+export function addCompletionCommand(program: Command, io: CliIo): void {
   const command = program
     .command('completion')
     .description('print a script that completes commands, options, ids and names in a shell')
@@ -28,11 +29,16 @@ export function addCompletionCommands(program: Command, io: CliIo): void {
     'berth completion zsh > ~/.zsh/completions/_berth',
     'berth completion fish > ~/.config/fish/completions/berth.fish',
   ])
+}
+
+/** The hidden command that the printed scripts call; `all` are the commands that can be completed. */
+export function addCompleteCommand(program: Command, io: CliIo, all: readonly CommandSource[]): void {
   program
     .command('__complete', { hidden: true })
     .argument('<shell>')
     .argument('[words...]')
     .action(async (shell: Shell, words: string[], _flags: object, self: Command) => {
+      await addAskedFor(program, all, words.slice(0, -1))
       const candidates = await complete(program, self, io, shell, words).catch(() => []) // silent: somebody is typing
       const lines = candidates.slice(0, mostCandidates).map(({ word, about }) => {
         return shell === 'bash' || about === '' ? word : `${word}\t${about}`

@@ -1,6 +1,6 @@
 import { failureCatalogue } from '@berth/contract/errors.ts'
-import type { WaitTarget } from '@berth/contract/instances/instances.ts'
-import { hasEnded } from '@berth/contract/operations.ts'
+import type { WaitTarget } from '@berth/contract/instances/bounds.ts'
+import { hasEnded } from '@berth/contract/operation-kinds.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { CliError, exitCodes } from '../exit-codes.ts'
 import { ProgressDisplay, stepViews } from '../output/progress.ts'

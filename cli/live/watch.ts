@@ -1,4 +1,4 @@
-import type { EventResource } from '@berth/contract/events.ts'
+import type { EventResource } from '@berth/contract/event-kinds.ts'
 import { CliError, exitCodes } from '../exit-codes.ts'
 import type { OutputFlags } from '../output/output.ts'
 import { type Column, renderRow, renderTable } from '../output/table.ts'

@@ -1,4 +1,4 @@
-import type { StepName } from '@berth/contract/operations.ts'
+import type { StepName } from '@berth/contract/operation-kinds.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { CliIo } from '../io.ts'
 import { formatMib, formatSeconds } from './table.ts'

@@ -1,4 +1,5 @@
-import { type Event, eventActions, eventResources } from '@berth/contract/events.ts'
+import { eventActions, eventResources } from '@berth/contract/event-kinds.ts'
+import type { Event } from '@berth/contract/events.ts'
 import { type Command, InvalidArgumentError } from 'commander'
 import { integer, repeated, resourceId } from '../command/arguments.ts'
 import { withExamples } from '../command/help.ts'

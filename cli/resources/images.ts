@@ -1,5 +1,5 @@
 import { findChecksum, pathOf } from '@berth/contract/images/checksum.ts'
-import { sizeLimits } from '@berth/contract/instances/instances.ts'
+import { sizeLimits } from '@berth/contract/instances/bounds.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { type Command, Option } from 'commander'
 import { integer, readInput, resourceId } from '../command/arguments.ts'

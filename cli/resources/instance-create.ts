@@ -1,15 +1,8 @@
-import { onCapacity, sizeLimits, userDataMaxBytes } from '@berth/contract/instances/instances.ts'
+import { onCapacity, sizeLimits, userDataMaxBytes } from '@berth/contract/instances/bounds.ts'
 import { type PanicPolicy, panicPolicies } from '@berth/contract/instances/machine-troubles.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { type Command, Option } from 'commander'
-import {
-  type DeclaredDocument,
-  fileFault,
-  inTermsOfFile,
-  isRecord,
-  nameOf,
-  readDeclaredFile,
-} from '../apply/declared-file.ts'
+import { type DeclaredDocument, fileFault, inTermsOfFile, isRecord, nameOf } from '../apply/declared-document.ts'
 import { integer, readInput, resourceId, resourceIds, timeoutSeconds } from '../command/arguments.ts'
 import { withExamples } from '../command/help.ts'
 import { type MetadataFlags, metadataOf, withMetadata } from '../command/labels.ts'
@@ -140,6 +133,7 @@ async function dryRun(session: Session, body: Schemas['InstanceCreate'], flags: 
 }
 
 async function readOneInstance(io: CliIo, file: string): Promise<DeclaredDocument> {
+  const { readDeclaredFile } = await import('../apply/declared-file.ts') // YAML is loaded for this alone
   const [document, ...others] = await readDeclaredFile(io, file)
   if (document === undefined) throw new CliError(exitCodes.usage, `${nameOf(file)} has no document`)
   if (others.length > 0) {

@@ -1,4 +1,4 @@
-import { graceSeconds } from '@berth/contract/instances/instances.ts'
+import { graceSeconds } from '@berth/contract/instances/bounds.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { Command } from 'commander'
 import { integer, timeoutSeconds } from '../command/arguments.ts'

@@ -1,4 +1,4 @@
-import { type WaitTarget, waitTargets } from '@berth/contract/instances/instances.ts'
+import { type WaitTarget, waitTargets } from '@berth/contract/instances/bounds.ts'
 import { instanceStates } from '@berth/contract/instances/states.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { type Command, Option } from 'commander'

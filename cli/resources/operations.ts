@@ -1,4 +1,4 @@
-import { operationStatuses, operationTypes } from '@berth/contract/operations.ts'
+import { operationStatuses, operationTypes } from '@berth/contract/operation-kinds.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import { type Command, Option } from 'commander'
 import { instanceReference, resourceId, timeoutSeconds } from '../command/arguments.ts'

@@ -1,5 +1,5 @@
 import { gunzipSync } from 'node:zlib'
-import { userDataMaxBytes } from '@berth/contract/instances/instances.ts'
+import { userDataMaxBytes } from '@berth/contract/instances/bounds.ts'
 
 /**
  * How user data begins that cloud-init reads, in lower case

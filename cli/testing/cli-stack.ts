@@ -8,8 +8,9 @@ import { type RunningServer, startServer } from '@berth/server/main.ts'
 import { Command } from 'commander'
 import { pino } from 'pino'
 import { expect } from 'vitest'
+import { addAskedFor } from '../command/on-demand.ts'
 import { type CliIo, processIo, runProgram } from '../io.ts'
-import { addClientCommands } from '../program.ts'
+import { clientCommands, setUpProgram } from '../program.ts'
 import { FakeHost } from './fake-host.ts'
 
 const publicKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ83ZrD9o2ZvWnVfEqzcu8AuHnIjGZ0NHHUwmB4DkNjb test'
@@ -146,8 +147,8 @@ export class CliStack {
       stderr: { write: written('stderr', onNote), isTTY: tty, columns: 80 },
     }
     const program = new Command('berth').showHelpAfterError('(run with --help to see how)')
-    addClientCommands(program, io)
-    run.code = await runProgram(program, ['node', 'berth', ...argv], io)
+    setUpProgram(program, io)
+    run.code = await runProgram(program, clientCommands(io), ['node', 'berth', ...argv], io)
     return run
   }
 
@@ -180,9 +181,10 @@ export class CliStack {
 }
 
 /** Every client command that has no commands of its own, as the words that call it; hidden ones are left out. */
-export function leafCommands(): string[][] {
-  const program = new Command('berth')
-  addClientCommands(program, processIo())
+export async function leafCommands(): Promise<string[][]> {
+  const io = processIo()
+  const program = setUpProgram(new Command('berth'), io)
+  await addAskedFor(program, clientCommands(io), [])
   const leaves = (command: Command, words: string[]): string[][] => {
     const visible = command.createHelp().visibleCommands(command)
     const own = visible.filter((each) => each.name() !== 'help')

@@ -6,7 +6,7 @@ import type {
   ObservedImage,
   ObservedInstance,
 } from '@berth/contract/hosts/agent-protocol.ts'
-import type { StepName } from '@berth/contract/operations.ts'
+import type { StepName } from '@berth/contract/operation-kinds.ts'
 
 /** What a host says of an instance, as far as it differs from one that has not begun. */
 export type InstanceReport = Partial<ObservedInstance>

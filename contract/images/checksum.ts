@@ -1,17 +1,9 @@
-import Type from 'typebox'
-
 /** The digests that files are published with. Longer is better where a file has both. */
 const checksumAlgorithms = ['sha256', 'sha512'] as const
 type ChecksumAlgorithm = (typeof checksumAlgorithms)[number]
 
 /** Hexadecimal digits of each. */
 const digits = { sha256: 64, sha512: 128 } as const
-
-/**
- * A checksum in the one form in which it is stored, sent between processes and compared: `sha256:` or `sha512:` and
- * lower-case hexadecimal.
- */
-export const Checksum = Type.String({ pattern: '^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$' })
 
 export interface ChecksumParts {
   algorithm: ChecksumAlgorithm

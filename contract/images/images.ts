@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { imageIdPattern } from '../ids.ts'
 import {
   Labels,
   MetadataInput,
@@ -10,11 +11,14 @@ import {
   strict,
   TimestampOrEmpty,
 } from '../schema.ts'
-import { Checksum } from './checksum.ts'
 
-/** The id of an image is its name: `ubuntu-22.04`, `micro`. Also a file name, so the pattern is narrow. */
-export const imageIdPattern = '^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$'
+/**
+ * A checksum in the one form in which it is stored, sent between processes and compared: `sha256:` or `sha512:` and
+ * lower-case hexadecimal.
+ */
+export const Checksum = Type.String({ pattern: '^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$' })
 
+/** The id of an image is its name: `ubuntu-22.04`, `micro`. */
 export const ImageId = Type.String({ pattern: imageIdPattern, maxLength: 63 })
 
 /** How the seed tells a guest its address: written in network-config, or left to DHCP (which serves the same one). */

@@ -16,18 +16,11 @@ import {
   Timestamp,
   TimestampOrEmpty,
 } from '../schema.ts'
+import { graceSeconds, onCapacity, sizeLimits, userDataMaxBytes, waitTargets } from './bounds.ts'
 import { panicPolicies } from './machine-troubles.ts'
 import { instanceStates } from './states.ts'
 
-/** Sizes an instance may ask for; a host may be smaller. */
-export const sizeLimits = {
-  vcpus: { minimum: 1, maximum: 256 },
-  memoryMb: { minimum: 64, maximum: 4_194_304 },
-  diskGb: { minimum: 1, maximum: 65_536 },
-} as const
-
-/** 64 KiB decoded; base64 needs a third more. */
-export const userDataMaxBytes = 64 * 1024
+/** base64 needs a third more. */
 const userDataMaxCharacters = Math.ceil(userDataMaxBytes / 3) * 4
 
 const Vcpus = Type.Integer({ ...sizeLimits.vcpus, description: 'Virtual CPUs' })
@@ -68,9 +61,6 @@ export const InstanceSpecInput = Type.Object(
   strict,
 )
 export type InstanceSpecInput = Static<typeof InstanceSpecInput>
-
-/** What becomes of an instance that no host has room for. */
-export const onCapacity = ['queue', 'fail'] as const
 
 /** Why a host does not take an instance. */
 export const refusals = ['unreachable', 'cordoned', 'too_small', 'no_vcpus', 'no_memory', 'no_disk'] as const
@@ -278,9 +268,6 @@ export type InstanceDryRun = Static<typeof InstanceDryRun>
 export const InstanceList = named('InstanceList', pageOf(Instance))
 export type InstanceList = Static<typeof InstanceList>
 
-/** Seconds a guest gets to shut down after the power button before it is powered off. */
-export const graceSeconds = { minimum: 0, maximum: 3600, default: 60, onDelete: 5 } as const
-
 const GraceSeconds = Type.Integer({
   minimum: graceSeconds.minimum,
   maximum: graceSeconds.maximum,
@@ -307,9 +294,6 @@ export const Accepted = named(
   Type.Object({ operation_id: Type.String({ pattern: generatedIdPattern('op') }) }, strict),
 )
 export type Accepted = Static<typeof Accepted>
-
-export const waitTargets = ['running', 'ready', 'stopped', 'terminated'] as const
-export type WaitTarget = (typeof waitTargets)[number]
 
 export const InstanceGetQuery = Type.Object(
   {

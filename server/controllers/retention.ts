@@ -1,4 +1,4 @@
-import { hasEnded, type OperationType, operationKinds } from '@berth/contract/operations.ts'
+import { hasEnded, type OperationType, operationKinds } from '@berth/contract/operation-kinds.ts'
 import type { Context } from '../context.ts'
 import { resourceKinds } from '../domain/resource-kinds.ts'
 import { deleteOldEvents, hasEventBefore } from '../store/events.ts'

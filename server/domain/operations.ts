@@ -1,12 +1,7 @@
 import { failureCatalogue } from '@berth/contract/errors.ts'
 import { newId } from '@berth/contract/ids.ts'
-import {
-  hasEnded,
-  type Operation,
-  type OperationError,
-  type OperationType,
-  operationKinds,
-} from '@berth/contract/operations.ts'
+import { hasEnded, type OperationType, operationKinds } from '@berth/contract/operation-kinds.ts'
+import type { Operation, OperationError } from '@berth/contract/operations.ts'
 import { toRfc3339, toRfc3339Millis } from '@berth/contract/units.ts'
 import { type Context, deadlineMs } from '../context.ts'
 import { waitForChange } from '../feed/waiting.ts'

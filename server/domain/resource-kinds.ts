@@ -1,4 +1,4 @@
-import type { OperationResource } from '@berth/contract/operations.ts'
+import type { OperationResource } from '@berth/contract/operation-kinds.ts'
 import type { Context } from '../context.ts'
 import type { StoredOperation } from '../store/schema.ts'
 import type { Transaction } from '../store/transaction.ts'

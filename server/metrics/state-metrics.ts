@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { instanceStates } from '@berth/contract/instances/states.ts'
-import { operationTypes } from '@berth/contract/operations.ts'
+import { operationTypes } from '@berth/contract/operation-kinds.ts'
 import { Gauge } from 'prom-client'
 import type { Context } from '../context.ts'
 import { isReady } from '../domain/hosts/hosts.ts'

@@ -1,8 +1,8 @@
 import { pathIdPattern } from '@berth/contract/ids.ts'
+import { graceSeconds } from '@berth/contract/instances/bounds.ts'
 import {
   Accepted,
   ConsoleLogQuery,
-  graceSeconds,
   Instance,
   InstanceCreate,
   InstanceCreated,

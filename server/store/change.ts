@@ -1,4 +1,4 @@
-import type { EventAction, EventResource } from '@berth/contract/events.ts'
+import type { EventAction, EventResource } from '@berth/contract/event-kinds.ts'
 
 /** A change that callers can see. `detail` is what the event says of the resource besides its id. */
 export interface Change {

@@ -4,7 +4,7 @@ import {
   type OperationType,
   operationKinds,
   operationTypes,
-} from '@berth/contract/operations.ts'
+} from '@berth/contract/operation-kinds.ts'
 import { ApiError } from '../api-error.ts'
 import type { Change } from './change.ts'
 import { insertRow, prepare } from './engine/prepared.ts'

@@ -1,10 +1,5 @@
-import type {
-  OperationError,
-  OperationStatus,
-  OperationType,
-  StepName,
-  StepStatus,
-} from '@berth/contract/operations.ts'
+import type { OperationStatus, OperationType, StepName, StepStatus } from '@berth/contract/operation-kinds.ts'
+import type { OperationError } from '@berth/contract/operations.ts'
 import type { Generated } from 'kysely'
 
 /**

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type InstanceState, instanceStates } from '@berth/contract/instances/states.ts'
-import type { OperationType } from '@berth/contract/operations.ts'
+import type { OperationType } from '@berth/contract/operation-kinds.ts'
 import type { Reader } from './transaction.ts'
 
 /*

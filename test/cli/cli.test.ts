@@ -1,14 +1,15 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { CommandSource } from '@berth/cli/command/on-demand.ts'
 import { processIo, runProgram } from '@berth/cli/io.ts'
-import { addClientCommands } from '@berth/cli/program.ts'
+import { clientCommands, setUpProgram } from '@berth/cli/program.ts'
 import { CliStack, expectGolden, leafCommands } from '@berth/cli/testing/cli-stack.ts'
 import { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 const publicKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHT0Zz0VZ0d4eG9vb29vb29vb29vb29vb29vb29vb29v laptop'
 
-describe('help', () => {
+describe('help', async () => {
   let stack: CliStack
   beforeAll(async () => {
     stack = await CliStack.start()
@@ -29,7 +30,7 @@ describe('help', () => {
     await expectGolden(`help-${group}`, run)
   })
 
-  const leaves = leafCommands()
+  const leaves = await leafCommands()
   test.each(groups.filter((group) => leaves.some(([first, second]) => first === group && second !== undefined)))(
     'of the commands of %s names every option and has examples',
     async (group) => {
@@ -360,14 +361,13 @@ describe('exit codes', () => {
     await expectGolden('usage-errors', ...runs)
   })
 
-  test('2 also for a command that was there before the client commands', async () => {
+  test('2 also for a command that is not of the client', async () => {
     let written = ''
     const stderr = { write: (text: string) => (written += text), isTTY: false, columns: 80 }
     const io = { ...processIo(), stderr }
-    const program = new Command('berth')
-    program.command('dev').option('--down')
-    addClientCommands(program, io)
-    expect(await runProgram(program, ['node', 'berth', 'dev', '--dwon'], io)).toBe(2)
+    const program = setUpProgram(new Command('berth'), io)
+    const dev: CommandSource = { names: ['dev'], add: async () => void program.command('dev').option('--down') }
+    expect(await runProgram(program, [dev, ...clientCommands(io)], ['node', 'berth', 'dev', '--dwon'], io)).toBe(2)
     expect(written).toBe("berth: unknown option '--dwon'\n(Did you mean --down?)\n")
   })
 

@@ -23,7 +23,7 @@ const complete = async (...words: string[]) =>
 
 describe('what is completed', () => {
   test('commands, down to each that there is', async () => {
-    for (const words of leafCommands()) {
+    for (const words of await leafCommands()) {
       const name = words.at(-1) ?? ''
       expect(await complete(...words.slice(0, -1), name.slice(0, 2)), words.join(' ')).toContain(name)
     }

@@ -1,4 +1,5 @@
-import type { Instance, WaitTarget } from '@berth/contract/instances/instances.ts'
+import type { WaitTarget } from '@berth/contract/instances/bounds.ts'
+import type { Instance } from '@berth/contract/instances/instances.ts'
 import { isMissing, note, Refused, send, sendAndWait } from './client.ts'
 import { type Change, type Match, patch } from './patches.ts'
 import { act, again, create, type Delivery, remove } from './posts.ts'

@@ -1,5 +1,5 @@
 import type { Observed } from '@berth/contract/hosts/agent-protocol.ts'
-import type { WaitTarget } from '@berth/contract/instances/instances.ts'
+import type { WaitTarget } from '@berth/contract/instances/bounds.ts'
 import { capacities, hostIds, type Resources } from './fixtures.ts'
 import { HostProcess } from './host-process.ts'
 import { brokenInvariants } from './invariants.ts'

@@ -1,11 +1,7 @@
 import { type FieldError, failureCatalogue } from '@berth/contract/errors.ts'
 import { newId } from '@berth/contract/ids.ts'
-import {
-  graceSeconds,
-  type InstanceCreate,
-  type InstanceCreated,
-  type InstanceDryRun,
-} from '@berth/contract/instances/instances.ts'
+import { graceSeconds } from '@berth/contract/instances/bounds.ts'
+import type { InstanceCreate, InstanceCreated, InstanceDryRun } from '@berth/contract/instances/instances.ts'
 import { fewRandomBytes } from '@berth/contract/random.ts'
 import { ApiError, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { Instance, InstancePatch, WaitTarget } from '@berth/contract/instances/instances.ts'
+import type { WaitTarget } from '@berth/contract/instances/bounds.ts'
+import type { Instance, InstancePatch } from '@berth/contract/instances/instances.ts'
 import { ApiError, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
 import { waitForChange } from '../../feed/waiting.ts'

@@ -1,6 +1,7 @@
-import { graceSeconds, type PowerActionBody } from '@berth/contract/instances/instances.ts'
+import { graceSeconds } from '@berth/contract/instances/bounds.ts'
+import type { PowerActionBody } from '@berth/contract/instances/instances.ts'
 import { type InstanceAction, permittedActions } from '@berth/contract/instances/states.ts'
-import type { OperationType } from '@berth/contract/operations.ts'
+import type { OperationType } from '@berth/contract/operation-kinds.ts'
 import { ApiError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
 import {

@@ -1,5 +1,6 @@
 import type { ObservedInstance, ObservedStep } from '@berth/contract/hosts/agent-protocol.ts'
-import type { OperationError, OperationType } from '@berth/contract/operations.ts'
+import type { OperationType } from '@berth/contract/operation-kinds.ts'
+import type { OperationError } from '@berth/contract/operations.ts'
 import { release } from '../../store/hosts/hosts.ts'
 import {
   type InstanceIntent,

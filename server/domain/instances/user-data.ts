@@ -1,4 +1,4 @@
-import { userDataMaxBytes } from '@berth/contract/instances/instances.ts'
+import { userDataMaxBytes } from '@berth/contract/instances/bounds.ts'
 
 const base64Pattern = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
 
