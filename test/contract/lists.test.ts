@@ -117,7 +117,7 @@ test('every other resource lists its items too', async () => {
     ['ssh-keys', ['key-001']],
     ['public-ips', ['pip-a']],
     ['images', ['micro', 'ubuntu-22.04']],
-    ['instance-types', ['micro', 'cx11', 'cx21', 'cx31', 'cx41', 'cx51']],
+    ['instance-types', ['cx11', 'cx21', 'cx31', 'cx41', 'cx51', 'micro']],
     ['hosts', [stack.hostId, stack.otherHost.hostId].sort()],
   ] as const) {
     const { status, body } = await stack.api<{ items: { id: string }[] }>('GET', `/v1/${plural}`)

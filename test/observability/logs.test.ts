@@ -187,7 +187,7 @@ describe('the URL of an image', () => {
   const signed = `?X-Signature=${secret}`
   const faults: [string, string[], Fault[]][] = [
     ['is refused by its server', ['403'], [{ kind: 'status', status: 403 }]],
-    ['has other bytes than promised', ['not the one that was registered'], [{ kind: 'wrong-bytes' }]],
+    ['has other bytes than promised', ['not the one that was registered'], []],
     ['is cut off', ['cut', 'attempts'], [{ kind: 'cut', afterBytes: 10 }]],
     ['leads to this machine', ['loopback'], [{ kind: 'redirect', location: `http://127.0.0.2/a${signed}` }]],
     ['leads to credentials', ['credentials'], [{ kind: 'redirect', location: `http://${secret}:x@host.example/` }]],
@@ -204,11 +204,19 @@ describe('the URL of an image', () => {
     const limits = { delay: async () => undefined }
     const clock = { now: Date.now }
     const images = new ImageStore({ directory, log, clock, allowPrivateSources: ['127.0.0.1'], limits })
-    server.put(`/disk.qcow2${signed}`, Buffer.alloc(64))
+    const disk = Buffer.alloc(1024)
+    disk.writeUInt16BE(0x55aa, 510) // a boot sector, as images begin with
+    server.put(`/disk.qcow2${signed}`, disk)
     server.misbehave(...script)
     const about = { title: 'Micro', min_disk_gb: 1, architecture: 'x86_64', default_user: 'root' } as const
     const source_url = `${server.url('/disk.qcow2')}${signed}`
-    const image = { id: 'micro', ...about, network: 'static', source_url, sha256: '0'.repeat(64) } as const
+    const image = {
+      id: 'micro',
+      ...about,
+      network: 'static',
+      source_url,
+      checksum: `sha256:${'0'.repeat(64)}`,
+    } as const
     let error: Error | null = null
     try {
       await images.ensure(image, { signal: new AbortController().signal })
