@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createBerthClient } from '@berth/sdk/client.ts'
@@ -103,6 +103,18 @@ test('a backup does not replace a file unless it is told to', async () => {
   await expect(backup()).rejects.toThrow(/exists; give --force/)
   await backup({ force: true })
   await berth.stop()
+})
+
+test('a backup is for its owner alone, also in place of a file that all could read: user data is in it', async () => {
+  await (await start()).stop()
+  const mode = () => (statSync(join(directory, 'backup.db')).mode & 0o777).toString(8)
+  await backup()
+  expect(mode()).toBe('600')
+  chmodSync(join(directory, 'backup.db'), 0o644)
+  writeFileSync(join(directory, 'backup.db.partial'), 'what a backup before left')
+  await backup({ force: true })
+  expect(mode()).toBe('600')
+  expect(readdirSync(directory).sort()).toEqual(['backup.db', 'data'])
 })
 
 test('a file that is no backup, or a damaged one, is refused and nothing is changed', async () => {

@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
+import { rename, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import SqliteDatabase from 'better-sqlite3'
 import { migrations } from '../store.ts'
@@ -22,8 +22,9 @@ export class DatabaseFileError extends Error {
 
 /**
  * Write a copy of a database, also of one that a server works with at this moment: the copy is one commit, whole, and
- * holds every write that was acknowledged before it began. `to` appears by rename, on disk and checked. Writers wait for
- * nothing (https://sqlite.org/lang_vacuum.html#vacuuminto; a read transaction of WAL). Throws DatabaseFileError.
+ * holds every write that was acknowledged before it began. `to` appears by rename, on disk, checked, and readable by its
+ * owner alone, since user data is in it. Writers wait for nothing (https://sqlite.org/lang_vacuum.html#vacuuminto, which
+ * also takes an empty file; a read transaction of WAL). Throws DatabaseFileError.
  */
 export async function backupSqlite(from: string, to: string): Promise<DatabaseContents> {
   const partial = `${to}.partial`
@@ -31,6 +32,7 @@ export async function backupSqlite(from: string, to: string): Promise<DatabaseCo
   try {
     const source = new SqliteDatabase(from, { readonly: true, fileMustExist: true, timeout: 5000 })
     try {
+      await writeFile(partial, '', { flag: 'wx', mode: 0o600 })
       source.prepare('vacuum into ?').run(partial)
     } finally {
       source.close()
