@@ -340,9 +340,14 @@ async function migrate(engine: StoreEngine, observer: MigrationObserver | undefi
   )
   timer.unref()
   try {
-    await engine.migrate(async (db) => {
+    await engine.migrate(async (db, within) => {
       waiting = false
-      const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(types) } })
+      const migrator = new Migrator({
+        db,
+        provider: { getMigrations: async () => migrations(types) },
+        // else it takes a table of this name in any schema for its own
+        ...(within === null ? {} : { migrationTableSchema: within }),
+      })
       const { error, results = [] } = await migrator.migrateToLatest()
       if (error !== undefined) throw error
       const ran = results.map(({ migrationName }) => migrationName)

@@ -11,9 +11,10 @@ export interface StoreEngine {
   reader: Kysely<Database>
   /**
    * Bring the schema up to date with `work`, as long as it takes, while no other server writes or does the same; from
-   * then on every rule of the schema is enforced. Called once, before anything else.
+   * then on every rule of the schema is enforced. Called once, before anything else. `within` names what holds the tables
+   * (PostgreSQL calls that a schema, too); null where there is but one place for them.
    */
-  migrate<T>(work: (db: Kysely<Database>) => Promise<T>): Promise<T>
+  migrate<T>(work: (db: Kysely<Database>, within: string | null) => Promise<T>): Promise<T>
   /**
    * Run `work` on one connection inside one transaction and commit it durably. No other transaction of any server
    * writes meanwhile, so what `work` reads stays true until the commit. Rolls back and throws what `work` throws.

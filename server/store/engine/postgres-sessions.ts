@@ -37,6 +37,11 @@ export class PostgresSessions {
     this.#url = url
   }
 
+  /** The schema of the tables; null until there was a connection. */
+  get schema(): string | null {
+    return this.#schema
+  }
+
   /** A pool of at most so many connections. */
   pool(connections: number, times: SessionTimes, access: 'read only' | 'read write' = 'read write'): Kysely<Database> {
     const pool = new pg.Pool({

@@ -292,6 +292,16 @@ test('an empty database gets its tables where the search path leads, and one tha
   expect(schemas).toEqual([{ schemaname: 'Berth' }])
 })
 
+test('the tables of another program with migrations by the same library are left alone', async () => {
+  const database = await newDatabase()
+  await postgres.query(database, 'create schema other; create table other.kysely_migration (name text, timestamp text)')
+  await postgres.query(database, "insert into other.kysely_migration values ('0001-theirs', '2024-01-01T00:00:00Z')")
+  const store = await open(postgres.url(database))
+  await store.write(insertMark('ours'))
+  expect(await marks(await open(postgres.url(database)))).toEqual(['ours'])
+  expect(await postgres.query(database, 'select name from other.kysely_migration')).toEqual([{ name: '0001-theirs' }])
+})
+
 test('migrations have no bound for a statement, and keep every writer out', async () => {
   const database = await newDatabase()
   const engine = openPostgres(postgres.url(database), { statementMs: 100, answerMs: 100, lockMs: 100 })

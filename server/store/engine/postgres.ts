@@ -68,7 +68,7 @@ export function openPostgres(url: string, times: Partial<PostgresTimes> = {}): S
       try {
         return await migrating.connection().execute(async (db) => {
           await keepWritersOut(db)
-          const value = await work(db)
+          const value = await work(db, sessions.schema)
           await db.executeQuery(unlockWriters)
           return value
         })

@@ -46,7 +46,7 @@ export function openSqlite(file: string, options: { keepsReserve?: boolean } = {
     reserve: options.keepsReserve === true ? new SqliteReserve(writer, file) : null,
     reader: reading,
     async migrate(work) {
-      const value = await work(writing)
+      const value = await work(writing, null)
       // off until here: a migration that makes a table anew must not delete what refers to it
       // (https://sqlite.org/lang_altertable.html#otheralter)
       writer.pragma('foreign_keys = ON')
