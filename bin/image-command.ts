@@ -1,6 +1,7 @@
 import { basename, resolve } from 'node:path'
 import { CliError, exitCodes } from '@berth/cli/exit-codes.ts'
 import { imageIdPattern } from '@berth/contract/ids.ts'
+import { readyTimeoutSeconds } from '@berth/contract/images/bounds.ts'
 import { hostPackages } from '@berth/images/host-packages.ts'
 import { recipeIds } from '@berth/images/recipe.ts'
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
@@ -60,6 +61,11 @@ export function addHostImageCommands(image: Command): void {
         .default('disk'),
     )
     .option('--min-disk-gb <n>', 'smallest disk it fits on, GiB', parseGib)
+    .option(
+      '--ready-timeout-seconds <n>',
+      `time its guests have for their first boot; ${readyTimeoutSeconds.default} when absent`,
+      parseSeconds,
+    )
     .addOption(dataDirOption())
     .action(async (file: string, flags: ImportFlags) => {
       const { importImage } = await import('@berth/agent/image/files.ts')
@@ -72,6 +78,7 @@ export function addHostImageCommands(image: Command): void {
           network: flags.network,
           datasource: flags.datasource,
           ...(flags.minDiskGb === undefined ? {} : { min_disk_gb: flags.minDiskGb }),
+          ...(flags.readyTimeoutSeconds === undefined ? {} : { ready_timeout_seconds: flags.readyTimeoutSeconds }),
         },
         await imagesOf(flags.dataDir),
         { signal: interruption() },
@@ -92,6 +99,7 @@ interface ImportFlags {
   network: 'static' | 'dhcp'
   datasource: 'disk' | 'network'
   minDiskGb?: number
+  readyTimeoutSeconds?: number
   dataDir: string
 }
 
@@ -108,5 +116,14 @@ function parseImageId(text: string): string {
 function parseGib(text: string): number {
   const value = Number(text)
   if (!Number.isInteger(value) || value < 1 || value > 65_536) throw new InvalidArgumentError('must be a number of GiB')
+  return value
+}
+
+function parseSeconds(text: string): number {
+  const value = Number(text)
+  const { minimum, maximum } = readyTimeoutSeconds
+  if (!Number.isInteger(value) || value < minimum || value > maximum) {
+    throw new InvalidArgumentError(`must be a number of seconds from ${minimum} to ${maximum}`)
+  }
   return value
 }

@@ -94,6 +94,8 @@ export const failureCatalogue = {
     'QEMU does not answer the agent of its host, so it is not known what the guest does. The machine is left as it is; `stop` and DELETE end it by a signal after their grace.',
   crash_loop: 'QEMU ended soon after its start too often. See the console log; `start` tries again.',
   guest_shutdown: 'The guest powered itself off. `start` boots it again.',
+  nothing_heard:
+    'The guest has not said within `ready_timeout_seconds` of its image that its first boot is over. See the console log; an image without the ready marker never says it.',
   user_data_failed: 'The first-boot script ended with an error; the message carries the end of its output.',
   user_data_ignored:
     'The guest did not understand the user data, or a part of it; the message says which. Correct it and create the instance anew.',

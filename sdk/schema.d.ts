@@ -1143,6 +1143,8 @@ export interface components {
                 network: "static" | "dhcp";
                 /** @enum {string} */
                 datasource: "disk" | "network";
+                /** @description Seconds from the start of its CPUs in which a guest says that its first boot is over; after them `GuestReady` has the reason nothing_heard. Six times as long on a host that emulates CPUs. 300 unless given */
+                ready_timeout_seconds: number;
             };
             status: {
                 /** @enum {string} */
@@ -1204,6 +1206,8 @@ export interface components {
                 network?: "static" | "dhcp";
                 /** @enum {string} */
                 datasource?: "disk" | "network";
+                /** @description Seconds from the start of its CPUs in which a guest says that its first boot is over; after them `GuestReady` has the reason nothing_heard. Six times as long on a host that emulates CPUs. 300 unless given */
+                ready_timeout_seconds?: number;
             };
         };
         ImageList: {

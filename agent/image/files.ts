@@ -112,7 +112,9 @@ export async function removeRegisteredImage(directory: string, id: string, regis
 
 /** What an import may say about its file; what it leaves out follows from the file or the id. */
 export type ImportAbout = Pick<HostImage, 'id'> &
-  Partial<Pick<HostImage, 'title' | 'default_user' | 'min_disk_gb' | 'network' | 'datasource'>>
+  Partial<
+    Pick<HostImage, 'title' | 'default_user' | 'min_disk_gb' | 'network' | 'datasource' | 'ready_timeout_seconds'>
+  >
 
 export interface ImportOptions extends InspectionOptions {
   now?: () => number
@@ -156,6 +158,7 @@ export async function importImage(
       default_user: about.default_user ?? 'root',
       network: about.network ?? 'static',
       datasource: about.datasource ?? 'disk',
+      ...(about.ready_timeout_seconds === undefined ? {} : { ready_timeout_seconds: about.ready_timeout_seconds }),
       origin: 'imported',
       firmware: image.firmware,
       source_url: '',

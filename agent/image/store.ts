@@ -327,12 +327,20 @@ export class ImageStore {
       refuseSmallDisk(virtualSizeBytes, image.min_disk_gb)
       if (format === 'raw') await convertToQcow2(partial, converted, { signal })
       const { id, title, min_disk_gb, architecture, default_user, network: addressing, datasource = 'disk' } = image
+      const { ready_timeout_seconds: timeout } = image
       const marked = image.registered && image.checksum !== undefined ? { registered_checksum: image.checksum } : {}
       const about = { id, title, min_disk_gb, architecture, default_user, network: addressing, datasource }
       const published = await publishImage(
         directory,
         format === 'raw' ? converted : partial,
-        { ...about, origin: 'downloaded', source_url: url, firmware, ...marked },
+        {
+          ...about,
+          ...(timeout === undefined ? {} : { ready_timeout_seconds: timeout }),
+          origin: 'downloaded',
+          source_url: url,
+          firmware,
+          ...marked,
+        },
         { now: () => clock.now(), signal },
       )
       await discardPartial(partial)

@@ -2,6 +2,16 @@ import { describe, expect, test } from 'vitest'
 import { defaultAgentSettings } from '../config.ts'
 import { InstanceProgress } from './progress.ts'
 import { type InstanceRecord, newRecord, upgradeRecord } from './record.ts'
+import { silentFrom } from './silence.ts'
+
+const image = {
+  id: 'micro',
+  title: 'Micro',
+  min_disk_gb: 1,
+  architecture: 'x86_64',
+  default_user: 'root',
+  network: 'static',
+} as const
 
 /** A record with a clock that is moved by hand. */
 function startProgress() {
@@ -144,5 +154,52 @@ describe('what a guest says of its first boot', () => {
   test('of a record of an earlier version is read', () => {
     const { earlier_boot_ids: _, ...before } = newRecord('inst-00000000000000000000', 0, 'vpc-a')
     expect(upgradeRecord(before as InstanceRecord).earlier_boot_ids).toEqual([])
+  })
+})
+
+describe('a guest that says nothing', () => {
+  const marker = { boot_id: 'a', user_data: 'none', exit_code: null, output_tail: '' } as const
+
+  test('counts as silent when the time of its image is over, and says for how long', () => {
+    const { record, progress, clock } = startProgress()
+    progress.starting(0)
+    expect(silentFrom(record, 'kvm')).toBeNull()
+    progress.cpusRun(clock.ms)
+    const start = clock.ms
+    expect(silentFrom(record, 'kvm')).toBe(start + 300_000)
+    expect(silentFrom(record, 'tcg')).toBe(start + 1_800_000)
+    progress.madeFrom({ ...image, ready_timeout_seconds: 20 })
+    expect(silentFrom(record, 'none')).toBe(start + 20_000)
+    expect(silentFrom(record, 'tcg')).toBe(start + 120_000)
+    clock.ms += 20_000
+    progress.nothingHeard()
+    expect(record.conditions.GuestReady).toMatchObject({ status: 'unknown', reason: 'nothing_heard', at: clock.ms })
+    expect(record.conditions.GuestReady?.message).toMatch(/in the 20 s .*console log/)
+    // it is said once
+    expect(silentFrom(record, 'none')).toBeNull()
+  })
+
+  test('is heard when it speaks after all', () => {
+    const { record, progress, clock } = startProgress()
+    progress.starting(0)
+    progress.cpusRun(clock.ms)
+    clock.ms += 400_000
+    progress.nothingHeard()
+    expect(progress.guestReady(marker)).toBe(true)
+    expect(record.conditions.GuestReady).toMatchObject({ status: 'true' })
+    expect(silentFrom(record, 'kvm')).toBeNull()
+  })
+
+  test('has all of its time again in the next boot, and none while it is off', () => {
+    const { record, progress, clock } = startProgress()
+    progress.starting(0)
+    progress.cpusRun(clock.ms)
+    progress.nothingHeard()
+    progress.off('host')
+    expect(record.conditions.GuestReady).toMatchObject({ status: 'unknown', reason: '' })
+    expect(silentFrom(record, 'kvm')).toBeNull()
+    progress.starting(0)
+    progress.cpusRun(clock.ms)
+    expect(silentFrom(record, 'kvm')).toBe(clock.ms + 300_000)
   })
 })

@@ -15,6 +15,7 @@ import type { Nic } from '../network/nic.ts'
 import { countCrash } from './crashes.ts'
 import { guestCondition } from './guest-condition.ts'
 import { type InstanceRecord, staysOff } from './record.ts'
+import { nothingHeard, silenceMessage } from './silence.ts'
 
 /** Ready marks of other boots are taken at most this often; milliseconds. */
 const readyEveryMs = 5000
@@ -282,6 +283,13 @@ export class InstanceProgress {
     this.setCondition('GuestReady', status, reason, message)
     this.note()
     return true
+  }
+
+  /** The deadline of its first boot is over, and the guest has said nothing. It may yet. */
+  nothingHeard(): void {
+    const message = silenceMessage(this.#now() - (this.#record.started_at ?? this.#now()))
+    this.setCondition('GuestReady', 'unknown', nothingHeard, message)
+    this.note()
   }
 
   /** The boot that was heard of last is over. */

@@ -16,6 +16,7 @@ import { logOf } from './log.ts'
 import { planInstance } from './plan.ts'
 import { InstanceProgress, type ProgressEvents } from './progress.ts'
 import type { InstanceRecord } from './record.ts'
+import { silentFrom } from './silence.ts'
 import { WakeUp } from './wake-up.ts'
 
 /** Pause before an act that failed is planned anew, milliseconds. */
@@ -168,12 +169,13 @@ export class InstanceWorker {
         if (this.#unsaved) this.#progress.save()
         this.#unsaved = false
         this.#notice()
+        const silentIn = this.#noticeSilence()
         const action = planInstance(this.#intent.instance, this.#situation(), this.#env.now())
         if (action.kind === 'none') {
           this.#progress.settled()
-          await this.#wakeUp.pause(null)
+          await this.#wakeUp.pause(silentIn)
         } else if (action.kind === 'wait') {
-          await this.#wakeUp.pause(action.untilMs - this.#env.now())
+          await this.#wakeUp.pause(action.untilMs - this.#env.now()) // only what is off waits: it cannot fall silent
         } else {
           await this.#perform(action)
         }
@@ -227,6 +229,16 @@ export class InstanceWorker {
     if (!vmm.exited() || vmm.guestState() === 'off' || record.power === 'shutting_down') return
     this.#log.error('the VMM ended unexpectedly')
     this.#acts.lost('crash')
+  }
+
+  /** Take in that the guest says nothing for too long; milliseconds until it would be, null when it cannot. */
+  #noticeSilence(): number | null {
+    const now = this.#env.now()
+    const from = silentFrom(this.record, this.#env.driver.accelerator.kind)
+    if (from === null || from > now) return from === null ? null : from - now
+    this.#log.warn('nothing was heard of the guest')
+    this.#progress.nothingHeard()
+    return null
   }
 
   #noticeGuest(vmm: Vmm): void {

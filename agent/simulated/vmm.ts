@@ -27,7 +27,7 @@ export class SimulatedVmm implements Vmm {
   constructor(guest: SimulatedGuest) {
     this.#guest = guest
     guest.onSerial('Linux version 0.0 (simulated)\n')
-    this.#later(guest.bootMs, () => this.#ready())
+    this.#later(guest.bootMs, () => this.saysReady())
   }
 
   guestState(): GuestState {
@@ -84,7 +84,8 @@ export class SimulatedVmm implements Vmm {
     this.#listener()
   }
 
-  #ready(): void {
+  /** The guest says that its first boot is over, which it does by itself after a while. */
+  saysReady(): void {
     const { bootId, userData } = this.#guest
     const marker = { boot_id: bootId, user_data: userData, exit_code: null, output_tail: '' }
     this.#guest.onSerial(`BERTH-READY 1 ${Buffer.from(JSON.stringify(marker)).toString('base64')}\n`)

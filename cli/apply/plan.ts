@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { parseChecksum, pathOf, sha256Of } from '@berth/contract/images/checksum.ts'
-import { keyParts } from '@berth/contract/instances/ssh-keys.ts'
+import { keyParts } from '@berth/contract/instances/public-key-text.ts'
 import { CliError, exitCodes } from '../exit-codes.ts'
 import type { Session } from '../session.ts'
 import { isRecord } from './declared-document.ts'

@@ -1,3 +1,4 @@
+import { readyTimeoutSeconds } from '@berth/contract/images/bounds.ts'
 import { findChecksum, pathOf } from '@berth/contract/images/checksum.ts'
 import { sizeLimits } from '@berth/contract/instances/bounds.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
@@ -39,6 +40,7 @@ interface CreateFlags extends MetadataFlags, OutputFlags {
   title?: string
   network?: 'static' | 'dhcp'
   datasource?: 'disk' | 'network'
+  readyTimeoutSeconds?: number
 }
 
 /** `berth image`: what instances boot from. The commands that work on a host's files are added by bin/. */
@@ -84,6 +86,7 @@ in the catalogue file, or in the images directory of a host.`,
         ['user', image.spec.default_user],
         ['network', image.spec.network],
         ['datasource', image.spec.datasource],
+        ['ready timeout', `${image.spec.ready_timeout_seconds} s`],
       ]),
     examples: ['berth image show ubuntu-22.04', 'berth image show ubuntu-22.04 -o json'],
   })
@@ -116,15 +119,21 @@ function addCreateCommand(group: Command, io: CliIo): void {
     .option('--title <text>', 'what people see; the id when absent')
     .addOption(new Option('--network <how>', 'how the guest is told its address').choices(['static', 'dhcp']))
     .addOption(new Option('--datasource <where>', 'where cloud-init finds its seed').choices(['disk', 'network']))
+    .option(
+      '--ready-timeout-seconds <n>',
+      `time its guests have for their first boot; ${readyTimeoutSeconds.default} when absent`,
+      integer(readyTimeoutSeconds),
+    )
   withOutput(withMetadata(create)).action(async (flags: CreateFlags, command: Command) => {
     const session = openSession(io, command)
-    const { id, url, minDiskGb, defaultUser, title, network, datasource } = flags
+    const { id, url, minDiskGb, defaultUser, title, network, datasource, readyTimeoutSeconds } = flags
     const spec = {
       ...{ source_url: url, min_disk_gb: minDiskGb, default_user: defaultUser },
       ...(await checksumOf(io, flags)),
       ...(title === undefined ? {} : { title }),
       ...(network === undefined ? {} : { network }),
       ...(datasource === undefined ? {} : { datasource }),
+      ...(readyTimeoutSeconds === undefined ? {} : { ready_timeout_seconds: readyTimeoutSeconds }),
     }
     const body = { ...metadataOf(flags), id, spec }
     const image = await call(session, session.client.POST('/v1/images', { body }))

@@ -1,4 +1,4 @@
-import { holdsPrivateKey } from '@berth/contract/instances/ssh-keys.ts'
+import { holdsPrivateKey } from '@berth/contract/instances/public-key-text.ts'
 import type { Schemas } from '@berth/sdk/client.ts'
 import type { Command } from 'commander'
 import { readInput } from '../command/arguments.ts'

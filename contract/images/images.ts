@@ -11,6 +11,7 @@ import {
   strict,
   TimestampOrEmpty,
 } from '../schema.ts'
+import { readyTimeoutSeconds } from './bounds.ts'
 
 /**
  * A checksum in the one form in which it is stored, sent between processes and compared: `sha256:` or `sha512:` and
@@ -32,6 +33,14 @@ const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
  */
 export const ImageDatasource = oneOf(['disk', 'network'])
 
+const ReadyTimeoutSeconds = Type.Integer({
+  minimum: readyTimeoutSeconds.minimum,
+  maximum: readyTimeoutSeconds.maximum,
+  description:
+    'Seconds from the start of its CPUs in which a guest says that its first boot is over; after them `GuestReady` has the ' +
+    `reason nothing_heard. Six times as long on a host that emulates CPUs. ${readyTimeoutSeconds.default} unless given`,
+})
+
 const imageFields = {
   title: Type.String({ minLength: 1, maxLength: 200 }),
   min_disk_gb: Type.Integer({ minimum: 1, maximum: 65_536, description: 'Smallest disk the image fits on, GiB' }),
@@ -39,6 +48,7 @@ const imageFields = {
   default_user: Type.String({ pattern: '^[a-z_][a-z0-9_-]{0,31}$', description: 'Account that gets the SSH keys' }),
   network: ImageNetwork,
   datasource: Type.Optional(ImageDatasource),
+  ready_timeout_seconds: Type.Optional(ReadyTimeoutSeconds),
 }
 
 /**
@@ -148,6 +158,7 @@ export const ImageCreate = named(
           default_user: imageFields.default_user,
           network: Type.Optional(ImageNetwork),
           datasource: imageFields.datasource,
+          ready_timeout_seconds: imageFields.ready_timeout_seconds,
         },
         strict,
       ),
@@ -191,6 +202,7 @@ export const Image = named(
           default_user: Type.String(),
           network: ImageNetwork,
           datasource: ImageDatasource,
+          ready_timeout_seconds: ReadyTimeoutSeconds,
         },
         strict,
       ),

@@ -143,6 +143,8 @@ export interface ImageRow extends VersionColumns {
   default_user: string
   network: string
   datasource: string
+  /** Null for the default. */
+  ready_timeout_seconds: number | null
 }
 
 /** A public address that is allocated. `auto_assigned` is 1 while it goes with its instance. */

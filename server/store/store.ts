@@ -18,6 +18,7 @@ import { resourceUids } from './migrations/0008-resource-uids.ts'
 import { imageChecksums } from './migrations/0009-image-checksums.ts'
 import { onPanic } from './migrations/0010-on-panic.ts'
 import { names } from './migrations/0011-names.ts'
+import { readyTimeouts } from './migrations/0012-ready-timeouts.ts'
 import { type MigrationObserver, type StoreObserver, unobserved } from './observer.ts'
 import type { Reader, Transaction } from './transaction.ts'
 
@@ -327,6 +328,7 @@ export function migrations(types: ColumnTypes): Record<string, Migration> {
     '0009-image-checksums': imageChecksums(),
     '0010-on-panic': onPanic(),
     '0011-names': names(),
+    '0012-ready-timeouts': readyTimeouts(),
   }
 }
 

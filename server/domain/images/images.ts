@@ -1,4 +1,5 @@
 import type { DesiredImage, ObservedImage } from '@berth/contract/hosts/agent-protocol.ts'
+import { readyTimeoutSeconds } from '@berth/contract/images/bounds.ts'
 import { parseChecksum, pathOf, sha256Of } from '@berth/contract/images/checksum.ts'
 import type { Image, ImageCreate, ImagePatch, ImageState } from '@berth/contract/images/images.ts'
 import { type PrivateSources, sourceFault } from '@berth/contract/images/source.ts'
@@ -56,6 +57,7 @@ export async function createImage(ctx: Context, tx: Transaction, body: ImageCrea
     default_user: spec.default_user,
     network: spec.network ?? 'static',
     datasource: spec.datasource ?? 'disk',
+    ready_timeout_seconds: spec.ready_timeout_seconds ?? null,
   })
   return (await readImageIn(ctx, tx.db, id)).document
 }
@@ -173,6 +175,7 @@ function fromHost(image: NonNullable<ObservedImage['image']>, catalogued?: Desir
     default_user: image.default_user,
     network: image.network,
     datasource: image.datasource ?? 'disk',
+    ...(image.ready_timeout_seconds === undefined ? {} : { ready_timeout_seconds: image.ready_timeout_seconds }),
   }
 }
 
@@ -205,6 +208,7 @@ function document(image: DesiredImage, stored: StoredImage | null, reported: rea
       default_user: image.default_user,
       network: image.network,
       datasource: image.datasource ?? 'disk',
+      ready_timeout_seconds: image.ready_timeout_seconds ?? readyTimeoutSeconds.default,
     },
     status: {
       state,

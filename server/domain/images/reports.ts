@@ -97,6 +97,7 @@ export function betterState(a: ImageState, b: ImageState): ImageState {
 /** An image that was made through the API, as hosts hear of it. */
 export function registeredImage(row: StoredImage): DesiredImage {
   const { id, title, source_url, checksum, min_disk_gb, default_user, network, datasource } = row
+  const timeout = row.ready_timeout_seconds === null ? {} : { ready_timeout_seconds: row.ready_timeout_seconds }
   const file = { source_url, checksum, min_disk_gb, architecture: 'x86_64' } as const
-  return { id, title, ...file, default_user, network, datasource, registered: true }
+  return { id, title, ...file, default_user, network, datasource, ...timeout, registered: true }
 }

@@ -1,5 +1,6 @@
 import { createHash, createPublicKey } from 'node:crypto'
-import { holdsPrivateKey, keyParts, longestPublicKey } from '@berth/contract/instances/ssh-keys.ts'
+import { holdsPrivateKey, keyParts } from '@berth/contract/instances/public-key-text.ts'
+import { longestPublicKey } from '@berth/contract/instances/ssh-keys.ts'
 
 /** The types that OpenSSH has by default, with the curve of those that name one. */
 const acceptedTypes = new Map<string, Curve | null>([

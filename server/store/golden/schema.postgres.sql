@@ -92,6 +92,7 @@ create table images (
   network text not null,
   datasource text not null,
   uid text not null default ''::text,
+  ready_timeout_seconds integer,
   constraint images_pkey PRIMARY KEY (id)
 );
 

@@ -80,7 +80,8 @@ CREATE TABLE "images" (
   "default_user" text not null,
   "network" text not null,
   "datasource" text not null,
-  "uid" text default '' not null
+  "uid" text default '' not null,
+  "ready_timeout_seconds" integer
 ) strict;
 
 CREATE TABLE "instance_labels" (

@@ -16,6 +16,7 @@ const image = (id: string) => ({
   ...{ source_url: 'https://a.example', checksum: `sha256:${'ab'.repeat(32)}`, min_disk_gb: 4, default_user: 'root' },
   network: 'dhcp' as const,
   datasource: 'disk' as const,
+  ready_timeout_seconds: 900,
 })
 
 const held = (id: string, mark?: string) => ({
