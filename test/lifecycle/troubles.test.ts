@@ -65,6 +65,11 @@ describe('a machine that does not run its guest', () => {
       expect((await scrape(stack)).value('berth_agent_machines_in_trouble', { reason: trouble })).toBe(1)
 
       vmmOf(stack, id).becomes('running')
+      // a wait would be told at once that a boot which has ended cannot become ready
+      await until(
+        () => stack.get(id),
+        ({ status }) => status.reason === '',
+      )
       const after = await stack.reach(id, 'ready')
       expect(after.status).toMatchObject({ reason: '', message: '', restarts: 0 })
       expect(condition(after, 'Booted')).toMatchObject({ status: 'true', reason: '' })
