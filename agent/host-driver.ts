@@ -91,7 +91,7 @@ export interface HostDriver {
     options: { signal: AbortSignal },
   ): Promise<{ netns: string; nic: Nic }>
   /** Whether a card that was made has the public address it was made with; another one may have got that since. */
-  keepsAddress(vpcId: string, nic: Nic): boolean
+  keepsAddress(nic: Nic): boolean
 
   /**
    * Start the VMM; resolves once its CPUs run. Waits for that until the signal is aborted. Ends what an earlier start

@@ -1,4 +1,4 @@
-import type { Desired, DesiredInstance, Observed } from '@berth/contract/hosts/agent-protocol.ts'
+import type { Desired, Observed } from '@berth/contract/hosts/agent-protocol.ts'
 import { maxSlots } from '@berth/contract/hosts/names.ts'
 import type { MachineTrouble } from '@berth/contract/instances/machine-troubles.ts'
 import type { ObservedPower } from '@berth/contract/instances/states.ts'
@@ -12,6 +12,7 @@ import { InstanceWorker } from './instance/worker.ts'
 import { type Ledger, LedgerUnavailable } from './ledger.ts'
 import type { Guest } from './metadata/guest.ts'
 import type { NetworkFault } from './network/network-fault.ts'
+import { withHeldAddress } from './network/public-addresses.ts'
 import type { AgentMetrics } from './report/metrics.ts'
 import type { KnownObjects } from './sys/leftovers.ts'
 import type { Timers } from './sys/timers.ts'
@@ -98,7 +99,11 @@ export class Reconciler {
   resume(): void {
     const desired = this.#options.ledger.loadDesired()
     if (desired === null) return
-    this.#distribute({ ...desired, instances: desired.instances.map((instance) => this.#withHeldAddress(instance)) })
+    const nicOf = (id: string) => this.#records.get(id)?.nic ?? null
+    this.#distribute({
+      ...desired,
+      instances: desired.instances.map((instance) => withHeldAddress(instance, nicOf(instance.id))),
+    })
   }
 
   /** Take what the server wants: durable first, then acted on. */
@@ -200,11 +205,6 @@ export class Reconciler {
       if (!(error instanceof LedgerUnavailable)) throw error
       this.#options.log.warn({ err: error }, 'what instances have come to cannot be stored; it is told later')
     }
-  }
-
-  #withHeldAddress(instance: DesiredInstance): DesiredInstance {
-    const held = this.#records.get(instance.id)?.nic?.public_ip ?? ''
-    return held === instance.public_ip ? instance : { ...instance, public_ip: '' }
   }
 
   #distribute(desired: Desired): void {

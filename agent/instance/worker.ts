@@ -276,7 +276,7 @@ export class InstanceWorker {
     const { driver } = this.#env
     // a subnet's gateway stays what it is, so one that is not described has the card's
     const wanted = driver.wantedNic(instance, gatewayFor(instance, network) ?? nic.gateway, this.record.slot)
-    return !this.#acts.cardInDoubt && isSameNic(nic, wanted) && driver.keepsAddress(instance.vpc_id, nic)
+    return !this.#acts.cardInDoubt && isSameNic(nic, wanted) && driver.keepsAddress(nic)
   }
 
   #vmmSituation() {

@@ -1,5 +1,4 @@
 import type { failureCatalogue } from '@berth/contract/errors.ts'
-import type { Nic } from './nic.ts'
 
 /** The reasons of `NetworkReady` for what of a card that is attached is not as it is asked for. */
 export const networkFaults = [
@@ -16,10 +15,10 @@ export interface NetworkFault {
 
 /**
  * The one fault of a card to tell of, what lets nothing pass first; null when there is none. `rules` says which of its
- * groups are not in force, `takenBy` by whom its public address is led elsewhere on the host; null for neither. Pure.
+ * groups are not in force, `takenBy` by whom its public `address` is led elsewhere on the host; null for neither. Pure.
  */
 export function networkFault(
-  { public_ip: address }: Pick<Nic, 'public_ip'>,
+  address: string,
   { rules, takenBy }: { rules: string | null; takenBy: string | null },
 ): NetworkFault | null {
   if (rules !== null) return { reason: 'rules_not_in_force', message: rules }

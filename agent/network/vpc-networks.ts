@@ -15,7 +15,7 @@ import { serviceAddress, uplinkInside } from './names.ts'
 import { ensureNamespace, ipBatch, isNamespace, nameNamespace, removeNamespace, setSysctls } from './namespace.ts'
 import { type NetworkFault, networkFault } from './network-fault.ts'
 import type { Nic } from './nic.ts'
-import { PublicAddressOwners } from './public-address-owners.ts'
+import { PublicAddresses } from './public-addresses.ts'
 import { describeFaults } from './ruleset/faults.ts'
 import type { RulesetPlan } from './ruleset/ruleset.ts'
 import { ensureDnsmasq, removeDnsmasq, removeGuest } from './services/dnsmasq.ts'
@@ -23,7 +23,7 @@ import { releaseStaleLeases } from './services/leases.ts'
 import { ensureTap, removeTap } from './taps.ts'
 import { countTraffic } from './traffic.ts'
 import { type Uplink, Uplinks } from './uplink/uplinks.ts'
-import { inTurn, newVpcState, publicAddresses, type VpcState } from './vpc-state.ts'
+import { inTurn, newVpcState, type VpcState } from './vpc-state.ts'
 
 /** The service of each VPC that lives as long as its namespace and is not a process in it. */
 export interface NamespaceService {
@@ -54,15 +54,18 @@ export class VpcNetworks {
   readonly #options: VpcNetworksOptions
   readonly #vpcs = new Map<string, VpcState>()
   readonly #uplinks: Uplinks
-  /** By taps. */
-  readonly #owners = new PublicAddressOwners()
+  readonly #addresses = new PublicAddresses()
   #groups: ReadonlyMap<string, PolicyGroup> = new Map()
   #onChange: () => void = () => {}
 
   constructor(options: VpcNetworksOptions) {
     this.#options = options
     const { installation, announceOn } = options
-    this.#uplinks = new Uplinks({ installation, announceOn, onTaken: (...what) => this.#noteTaken(...what) })
+    this.#uplinks = new Uplinks(this.#addresses, {
+      installation,
+      announceOn,
+      onTaken: (...what) => this.#noteTaken(...what),
+    })
   }
 
   namespaceOf(vpcId: string): string {
@@ -73,16 +76,16 @@ export class VpcNetworks {
   restore(vpcId: string, nic: Nic): void {
     const vpc = this.#vpc(vpcId)
     vpc.nics.set(nic.tap, nic)
-    this.#uplinks.restore(vpcId, publicAddresses(vpc))
+    this.#addresses.give(vpcId, nic.tap, nic.public_ip)
+    this.#uplinks.restore(vpcId)
     this.#options.metadata.open(vpcId, this.namespaceOf(vpcId))
   }
 
   /** Take the networks and groups that are desired. Resolves when the rulesets that this changes are in force. */
   async apply({ networks, security_groups: groups, instances }: DesiredNetworks): Promise<void> {
     this.#groups = new Map(groups.map((group) => [group.id, group]))
-    this.#owners.hear(
-      instances.map(({ id, public_ip }) => ({ id: tapName(this.#options.installation, id), public_ip })),
-    )
+    const { installation } = this.#options
+    this.#addresses.hear(instances.map(({ id, public_ip: address }) => ({ card: tapName(installation, id), address })))
     for (const network of networks) this.#vpc(network.vpc_id).network = network
     const changed = [...this.#vpcs].filter(([, vpc]) => vpc.nics.size > 0 && this.#rulesDiffer(vpc))
     await Promise.all(changed.map(([vpcId]) => this.#reload(vpcId)))
@@ -106,12 +109,11 @@ export class VpcNetworks {
   /** Have a card in its VPC's namespace. Gives the namespace's name. Ends early with the signal, perhaps half made. */
   attach(network: DesiredNetwork, asked: Nic, options: Required<Abortable>): Promise<string> {
     return this.#inTurn(network.vpc_id, options, async (vpc) => {
-      const nic = this.#owners.isAnothers(asked.public_ip, asked.tap) ? { ...asked, public_ip: '' } : asked
       const namespace = this.namespaceOf(network.vpc_id)
-      const before = publicAddresses(vpc)
+      const before = this.#addresses.ofVpc(network.vpc_id)
+      const nic = { ...asked, public_ip: this.#addresses.give(network.vpc_id, asked.tap, asked.public_ip) }
       const earlier = vpc.nics.get(nic.tap)
       vpc.network = network
-      this.#takeAddressFromOthers(nic)
       vpc.nics.set(nic.tap, nic)
       const prepare = !vpc.prepared || !(await isNamespace(namespace))
       vpc.prepared = false
@@ -119,11 +121,11 @@ export class VpcNetworks {
       const attached = [...vpc.nics.keys()].filter((tap) => earlier !== undefined || tap !== nic.tap)
       const ready = prepare ? this.#ensureNamespace(namespace, vpc, attached, options) : Promise.resolve()
       const reach = async () => {
-        if (prepare) await this.#connect(namespace, network, vpc, ready, options)
-        else if (before.join() !== publicAddresses(vpc).join())
-          await this.#setPublicAddresses(network.vpc_id, vpc, options)
+        if (prepare) await this.#connect(namespace, network, ready, options)
+        else if (before.join() !== this.#addresses.ofVpc(network.vpc_id).join())
+          await this.#uplinks.setAddresses(network.vpc_id, namespace, options)
       }
-      const nics = [...vpc.nics.values()]
+      const nics = this.#cards(vpc)
       const directory = this.#directoryOf(namespace)
       // rules name taps by their names, and the guest does not run yet
       await together(
@@ -136,7 +138,7 @@ export class VpcNetworks {
           .then(() => ensureDnsmasq(namespace, directory, network, { nics, changed: prepare ? nics : [nic] }, options)),
       )
       options.signal.throwIfAborted()
-      if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, earlier, nic, options)
+      if (earlier !== undefined) await this.#cutWhatChanged(namespace, vpc, nic.tap, options)
       await releaseStaleLeases(namespace, directory, [nic], options).catch((error) => {
         // the next look for damage tries again; a guest with a static address does not miss it
         this.#options.log.warn({ err: error, vpc_id: network.vpc_id }, 'the lease of an address cannot be ended')
@@ -147,9 +149,8 @@ export class VpcNetworks {
   }
 
   /** Whether a card that was attached has the public address it was attached with. */
-  keepsAddress(vpcId: string, { tap, public_ip: address }: Nic): boolean {
-    const attached = this.#vpcs.get(vpcId)?.nics.get(tap)
-    return attached === undefined || attached.public_ip === address
+  keepsAddress({ tap, public_ip: address }: Nic): boolean {
+    return this.#addresses.keeps(tap, address)
   }
 
   /** What passed the cards of some VPCs, by the name of the tap. */
@@ -172,7 +173,8 @@ export class VpcNetworks {
       const wasPrepared = vpc.prepared
       vpc.prepared = false // until all of the card is gone
       vpc.nics.delete(tap)
-      vpc.taken.delete(tap)
+      const publicAddress = this.#addresses.drop(tap)
+      const gone = publicAddress === '' ? [] : [publicAddress]
       if (nic !== undefined) this.#options.metadata.disconnect(vpcId, nic.ip)
       if (vpc.nics.size === 0) {
         vpc.rules.forget()
@@ -180,25 +182,24 @@ export class VpcNetworks {
         await this.#options.metadata.close(vpcId)
         // the links by themselves: somebody's process in the namespace would keep them alive unseen
         if (await isNamespace(namespace)) await removeTap(namespace, tap, options)
-        await this.#uplinks.remove(vpcId, options)
+        await this.#uplinks.remove(vpcId, gone, options)
         await removeNamespace(namespace, options)
         await this.#loadWithout(vpcId, () => this.#uplinks.loadRules(options), options)
         return
       }
       if (!(await isNamespace(namespace))) return
-      const hadPublic = nic !== undefined && nic.public_ip !== ''
-      if (hadPublic) await this.#uplinks.keepAddresses(vpcId, publicAddresses(vpc), options)
+      await this.#uplinks.dropAddresses(vpcId, gone, options)
       await removeTap(namespace, tap, options)
       await removeGuest(directory, tap)
       const loaded = await this.#loadWithout(
         vpcId,
         async () => {
-          if (hadPublic) await this.#uplinks.loadRules(options)
+          if (gone.length > 0) await this.#uplinks.loadRules(options)
           if (vpc.network !== null) await vpc.rules.apply(namespace, this.#plan(vpc, vpc.network), options)
         },
         options,
       )
-      if (nic !== undefined) await forgetConnections(namespace, [nic.ip, nic.public_ip], options)
+      if (nic !== undefined) await forgetConnections(namespace, [nic.ip, ...gone], options)
       vpc.prepared = wasPrepared && loaded
     })
   }
@@ -224,11 +225,11 @@ export class VpcNetworks {
   /** Why a card that was attached is not all that was asked for; null when it is. */
   networkFault(vpcId: string, { tap, security_groups: carried }: Nic): NetworkFault | null {
     const vpc = this.#vpcs.get(vpcId)
-    const nic = vpc?.nics.get(tap)
-    if (vpc === undefined || nic === undefined) return null
-    return networkFault(nic, {
+    if (vpc === undefined || !vpc.nics.has(tap)) return null
+    const address = this.#addresses.of(tap)
+    return networkFault(address, {
       rules: describeFaults(carried, this.#groups, (group) => vpc.rules.faultsOf(group)),
-      takenBy: this.#uplinks.taken.get(nic.public_ip) ?? null,
+      takenBy: this.#uplinks.taken.get(address) ?? null,
     })
   }
 
@@ -242,24 +243,12 @@ export class VpcNetworks {
   }
 
   /** Cut the connections that a card no longer may have, now that the rules for what it is are in force. */
-  async #cutWhatChanged(namespace: string, vpc: VpcState, earlier: Nic, nic: Nic, options: Abortable): Promise<void> {
-    const address = vpc.taken.get(nic.tap) ?? earlier.public_ip
-    if (address !== '' && address !== nic.public_ip) await forgetConnections(namespace, [address], options)
-    vpc.taken.delete(nic.tap)
+  async #cutWhatChanged(namespace: string, vpc: VpcState, tap: string, options: Abortable): Promise<void> {
+    const left = this.#addresses.leftBy(tap)
+    if (left.length > 0) await forgetConnections(namespace, left, options)
+    this.#addresses.cut(tap)
     if (vpc.network === null) return
     await cutForbidden(namespace, vpc.rules.loadable(this.#plan(vpc, vpc.network)), options)
-  }
-
-  /** A public address leads to the card that got it last: the one before may be told of it later. */
-  #takeAddressFromOthers({ tap, public_ip: address }: Nic): void {
-    if (address === '') return
-    for (const { nics, taken } of this.#vpcs.values()) {
-      for (const other of nics.values()) {
-        if (other.tap === tap || other.public_ip !== address) continue
-        nics.set(other.tap, { ...other, public_ip: '' })
-        taken.set(other.tap, address)
-      }
-    }
   }
 
   /**
@@ -297,7 +286,7 @@ export class VpcNetworks {
     options: Abortable,
   ): VpcToHeal | null {
     const { network, rules } = vpc
-    const nics = [...vpc.nics.values()]
+    const nics = this.#cards(vpc)
     const looked = nics.filter(({ tap }) => taps.has(tap))
     if (network === null || looked.length === 0) return null
     const namespace = this.namespaceOf(vpcId)
@@ -325,7 +314,7 @@ export class VpcNetworks {
         const explained = {
           cidr: network.cidr,
           isTap,
-          cards: [...vpc.nics.values()],
+          cards: this.#cards(vpc),
           gateways: network.subnets.map(({ gateway }) => gateway),
           rules: await vpc.rules.expected(this.#plan(vpc, network), options),
         }
@@ -339,7 +328,7 @@ export class VpcNetworks {
   /** Namespace, uplink and the routes between them. */
   async #prepare(namespace: string, network: DesiredNetwork, vpc: VpcState, options: Abortable): Promise<void> {
     await this.#ensureNamespace(namespace, vpc, [...vpc.nics.keys()], options)
-    await this.#connect(namespace, network, vpc, Promise.resolve(), options)
+    await this.#connect(namespace, network, Promise.resolve(), options)
   }
 
   /** The namespace alone. `taps` are those that a VMM may have. */
@@ -355,15 +344,9 @@ export class VpcNetworks {
   }
 
   /** The namespace's way to the host, and its service address. The namespace is there when `ready`. */
-  async #connect(
-    namespace: string,
-    network: DesiredNetwork,
-    vpc: VpcState,
-    ready: Promise<void>,
-    options: Abortable,
-  ): Promise<void> {
+  async #connect(namespace: string, network: DesiredNetwork, ready: Promise<void>, options: Abortable): Promise<void> {
     const inside = { namespace, ready }
-    const uplink = await this.#uplinks.ensure(network.vpc_id, inside, publicAddresses(vpc), options)
+    const uplink = await this.#uplinks.ensure(network.vpc_id, inside, options)
     const lines = [
       'link set lo up',
       `addr replace ${serviceAddress}/32 dev lo`,
@@ -379,12 +362,13 @@ export class VpcNetworks {
     this.#options.metadata.open(network.vpc_id, namespace)
   }
 
-  #setPublicAddresses(vpcId: string, vpc: VpcState, options: Abortable): Promise<void> {
-    return this.#uplinks.setAddresses(vpcId, this.namespaceOf(vpcId), publicAddresses(vpc), options)
+  #plan(vpc: VpcState, network: DesiredNetwork): RulesetPlan {
+    return { cidr: network.cidr, nics: this.#cards(vpc), groups: [...this.#groups.values()] }
   }
 
-  #plan(vpc: VpcState, network: DesiredNetwork): RulesetPlan {
-    return { cidr: network.cidr, nics: [...vpc.nics.values()], groups: [...this.#groups.values()] }
+  /** The cards that are attached to a VPC, each with the public address that it has by now. */
+  #cards(vpc: VpcState): Nic[] {
+    return [...vpc.nics.values()].map((nic) => ({ ...nic, public_ip: this.#addresses.of(nic.tap) }))
   }
 
   #rulesDiffer(vpc: VpcState): boolean {

@@ -8,9 +8,8 @@ import { NamespaceRules } from './ruleset/namespace-rules.ts'
 export interface VpcState {
   /** The VPC's own network; null until it was heard of. */
   network: DesiredNetwork | null
+  /** The cards as they were asked for, by tap; `PublicAddresses` says which public address each has by now. */
   nics: Map<string, Nic>
-  /** Public addresses that the cards here had when others got them, by tap, until the connections of both are cut. */
-  taken: Map<string, string>
   /** Namespace, uplink and DNS were made or looked at by this run of the agent. */
   prepared: boolean
   rules: NamespaceRules
@@ -23,16 +22,10 @@ export function newVpcState(onFaults: () => void): VpcState {
   return {
     network: null,
     nics: new Map(),
-    taken: new Map(),
     prepared: false,
     rules: new NamespaceRules(onFaults),
     queue: Promise.resolve(),
   }
-}
-
-/** Public addresses of the cards of a VPC, sorted. */
-export function publicAddresses(vpc: VpcState): string[] {
-  return [...vpc.nics.values()].flatMap((nic) => (nic.public_ip === '' ? [] : [nic.public_ip])).sort()
 }
 
 /** Work on a VPC when all before it is done. Who has not had its turn when its signal is aborted leaves the queue at once. */

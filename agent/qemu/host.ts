@@ -227,8 +227,8 @@ export class QemuHost implements HostDriver {
     )
   }
 
-  keepsAddress(vpcId: string, nic: Nic): boolean {
-    return this.#networks.keepsAddress(vpcId, nic)
+  keepsAddress(nic: Nic): boolean {
+    return this.#networks.keepsAddress(nic)
   }
 
   wantedNic(instance: DesiredInstance, gateway: string, slot: number): Nic {

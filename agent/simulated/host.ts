@@ -13,7 +13,7 @@ import type { CardTraffic, DesiredNetworks, HostDriver, HostError, NetworkHealth
 import type { GuestDesk } from '../metadata/guest.ts'
 import { type NetworkFault, networkFault } from '../network/network-fault.ts'
 import { gatewayFor, type Nic, nicOf } from '../network/nic.ts'
-import { PublicAddressOwners } from '../network/public-address-owners.ts'
+import { PublicAddresses } from '../network/public-addresses.ts'
 import { describeFaults, writtenFaults } from '../network/ruleset/faults.ts'
 import { type KnownObjects, knownSince } from '../sys/leftovers.ts'
 import { pause, systemTimers, type Timers } from '../sys/timers.ts'
@@ -48,7 +48,6 @@ export interface SimulatedHostOptions {
 interface SimulatedInstance {
   hasDisk: boolean
   hasTap: boolean
-  publicIp: string
   vmm: SimulatedVmm | null
   serial: Buffer
   boots: number
@@ -73,7 +72,8 @@ export class SimulatedHost implements HostDriver {
   readonly #damages: NetworkHealth['repairs'] = []
   readonly #lostTaps = new Set<string>()
   readonly #held = new Map<FaultPoint, Hold>()
-  #owners = new PublicAddressOwners()
+  /** By instance; its kernel keeps them, so they outlive an agent. */
+  readonly #addresses = new PublicAddresses()
   #groups: ReadonlyMap<string, PolicyGroup> = new Map()
   #onNetworkChange: () => void = () => {}
   /** Public addresses that others on this host have, by whom. */
@@ -90,14 +90,14 @@ export class SimulatedHost implements HostDriver {
 
   /** It has no packets to filter. */
   applyNetworks({ instances, security_groups: groups }: DesiredNetworks): void {
-    this.#owners.hear(instances)
+    this.#addresses.hear(instances.map(({ id: card, public_ip: address }) => ({ card, address })))
     this.#groups = new Map(groups.map((group) => [group.id, group]))
     this.#onNetworkChange()
   }
 
   networkFault(_vpcId: string, nic: Nic): NetworkFault | null {
     const rules = describeFaults(nic.security_groups, this.#groups, writtenFaults)
-    return networkFault(nic, { rules, takenBy: this.#taken.get(nic.public_ip) ?? null })
+    return networkFault(nic.public_ip, { rules, takenBy: this.#taken.get(nic.public_ip) ?? null })
   }
 
   /** Have a public address led elsewhere on this host, or not any more (null). */
@@ -197,21 +197,21 @@ export class SimulatedHost implements HostDriver {
     return [...this.#instances.keys()].filter((id) => this.vmmOf(id) !== null)
   }
 
-  keepsAddress(_vpcId: string, { tap, public_ip: address }: Nic): boolean {
-    const state = this.#instances.get(this.#byTap.get(tap) ?? '')
-    return state === undefined || state.publicIp === address
+  keepsAddress({ tap, public_ip: address }: Nic): boolean {
+    const id = this.#byTap.get(tap)
+    return id === undefined || !this.#instances.has(id) || this.#addresses.of(id) === address
   }
 
   /** Where packets for public addresses go: the instances by the addresses. */
   publicAddresses(): Record<string, string> {
-    const attached = [...this.#instances].filter(([, { publicIp }]) => publicIp !== '')
-    return Object.fromEntries(attached.map(([id, { publicIp }]) => [publicIp, id]))
+    const having = [...this.#instances.keys()].filter((id) => this.#addresses.of(id) !== '')
+    return Object.fromEntries(having.map((id) => [this.#addresses.of(id), id]))
   }
 
   /** What the agent had begun comes to nothing, as when it was killed; VMs run on. */
   abandonWork(): void {
     this.#agents++
-    this.#owners = new PublicAddressOwners()
+    this.#addresses.hear([]) // the next one has heard nothing yet
     this.#images.abandon()
     for (const instance of this.#instances.values()) instance.watchers.clear()
   }
@@ -219,11 +219,11 @@ export class SimulatedHost implements HostDriver {
   /** Every VMM dies and the host comes up anew. */
   restart(): void {
     this.hostBootId = this.hostBootId.replace(/\d+$/, (boots) => String(Number(boots) + 1))
-    for (const instance of this.#instances.values()) {
+    for (const [id, instance] of this.#instances) {
       instance.vmm?.die()
       instance.vmm = null
       instance.hasTap = false
-      instance.publicIp = ''
+      this.#addresses.drop(id)
     }
   }
 
@@ -232,7 +232,7 @@ export class SimulatedHost implements HostDriver {
     return [...this.#instances].flatMap(([id, instance]) => [
       ...(instance.hasDisk ? [`disk of ${id}`] : []),
       ...(instance.hasTap ? [`tap of ${id}`] : []),
-      ...(instance.publicIp === '' ? [] : [`public address ${instance.publicIp} of ${id}`]),
+      ...(this.#addresses.of(id) === '' ? [] : [`public address ${this.#addresses.of(id)} of ${id}`]),
       ...(this.vmmOf(id) === null ? [] : [`process of ${id}`]),
     ])
   }
@@ -269,10 +269,7 @@ export class SimulatedHost implements HostDriver {
     await this.#work('network', signal)
     const state = this.#instance(instance)
     state.hasTap = true
-    const address = this.#owners.isAnothers(instance.public_ip, instance.id) ? '' : instance.public_ip
-    // an address leads to the instance that got it last
-    for (const other of this.#instances.values()) if (other.publicIp === address) other.publicIp = ''
-    state.publicIp = address
+    this.#addresses.give(instance.vpc_id, instance.id, instance.public_ip)
     const nic = this.wantedNic(instance, gatewayFor(instance, network) ?? '', slot)
     return { netns: vpcNamespaceName(installation, instance.vpc_id), nic }
   }
@@ -304,6 +301,7 @@ export class SimulatedHost implements HostDriver {
     await this.#pass('remove', signal)
     this.#instances.get(instanceId)?.vmm?.die()
     this.#instances.delete(instanceId)
+    this.#addresses.drop(instanceId)
     this.#byTap.delete(tapName(installation, instanceId))
   }
 
@@ -343,7 +341,6 @@ export class SimulatedHost implements HostDriver {
     const instance: SimulatedInstance = {
       hasDisk: false,
       hasTap: false,
-      publicIp: '',
       vmm: null,
       serial: Buffer.alloc(0),
       boots: 0,

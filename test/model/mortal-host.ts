@@ -71,8 +71,8 @@ export class MortalHost implements HostDriver {
     if (!this.#dead()) this.#machine.applyNetworks(desired)
   }
 
-  keepsAddress(vpcId: string, nic: Nic): boolean {
-    return this.#machine.keepsAddress(vpcId, nic)
+  keepsAddress(nic: Nic): boolean {
+    return this.#machine.keepsAddress(nic)
   }
 
   wantedNic(...asked: Parameters<SimulatedHost['wantedNic']>): Nic {

@@ -21,7 +21,8 @@ export interface PublicRoutesOptions {
 }
 
 /**
- * The host's routes to the public addresses of the VPCs on it, and who answers for them on the network around the host.
+ * The host's routes to the public addresses of the VPCs on it, and who answers for them on the network around the host. Which
+ * VPC an address leads to is decided by `PublicAddresses`.
  *
  * A route that leads an address elsewhere, made by another installation on this machine or by hand, is not taken over:
  * both would take it from each other for ever. Such an address is `taken`. Each look tries it again, and has it as soon as
@@ -29,6 +30,8 @@ export interface PublicRoutesOptions {
  */
 export class PublicRoutes {
   readonly #options: PublicRoutesOptions
+  /** By address, the uplink that this run of the agent has it led to. */
+  readonly #led = new Map<string, string>()
   /** By address, whom it leads to in place of a VPC here. */
   readonly #taken = new Map<string, string>()
 
@@ -41,20 +44,20 @@ export class PublicRoutes {
     return this.#taken
   }
 
-  /** Have an uplink that leads `before` lead `wanted`, by what differs. */
-  async change(way: Way, before: readonly string[], wanted: readonly string[], options: Abortable): Promise<void> {
-    const gone = difference(before, wanted).filter((address) => !this.#taken.has(address))
-    const fresh = difference(wanted, before)
+  /** Have an uplink lead these addresses, by what differs from what it was made to lead. */
+  async change(way: Way, wanted: readonly string[], options: Abortable): Promise<void> {
+    const before = this.#ledBy(way)
+    const [gone, fresh] = [difference(before, wanted), difference(wanted, before)]
     const lines = [...gone.map((address) => del(address, way)), ...fresh.map((address) => add(address, way))]
     const refused = await hostBatch(lines, options).then(
       () => false,
       (error) => (isRefusal(error) ? true : Promise.reject(error)),
     )
-    this.#leave(difference(before, wanted))
     await this.#withdraw(gone, options)
     // another VPC's until now, somebody else's, or not as it was known
-    if (refused) await this.sync(way, wanted, options)
-    else await this.#answer(fresh, fresh, options)
+    if (refused) return this.sync(way, wanted, options)
+    this.#noteLed(way, wanted)
+    await this.#answer(fresh, fresh, options)
   }
 
   /** Have an uplink lead exactly these addresses, but for those that are taken, whatever there is. */
@@ -75,31 +78,27 @@ export class PublicRoutes {
       ],
       options,
     )
-    for (const address of addresses) this.#note(address, holders.get(address) ?? null)
+    this.#noteLed(way, addresses, holders)
     await this.#withdraw(gone, options)
     await this.#answer(this.#held(addresses), wanted, options)
   }
 
-  /** Lead these addresses no more over an uplink, which may have gone (null) with all of its routes. Idempotent. */
-  async drop(way: Way | null, addresses: readonly string[], options: Abortable): Promise<void> {
-    const gone = this.#held(addresses)
-    this.#leave(addresses)
-    if (way !== null && gone.length > 0) {
-      await hostBatch(
-        gone.map((address) => del(address, way)),
-        options,
-      ).catch(async (error) => {
-        if (!isRefusal(error)) throw error
-        const there = (await readRoutes(options)).filter(
-          ({ address, dev }) => gone.includes(address) && dev === way.name,
-        )
-        await hostBatch(
-          there.map(({ address }) => del(address, way)),
-          options,
-        )
-      })
-    }
-    await this.#withdraw(gone, options)
+  /** Lead these addresses no more over an uplink, which may have gone with its routes. Idempotent. */
+  async drop(way: Pick<Way, 'name'>, addresses: readonly string[], options: Abortable): Promise<void> {
+    if (addresses.length === 0) return
+    const routes = (await readRoutes(options)).filter(({ address }) => addresses.includes(address))
+    await hostBatch(
+      routes.filter(({ dev }) => dev === way.name).map(({ address }) => del(address, way)),
+      options,
+    )
+    for (const address of addresses) if (this.#led.get(address) === way.name) this.#led.delete(address)
+    const elsewhere = routes.filter(({ dev }) => dev !== way.name).map(({ address }) => address)
+    await this.#withdraw(difference(addresses, elsewhere), options)
+  }
+
+  /** An uplink is made anew, or went, and its routes with it. */
+  lost({ name }: Pick<Way, 'name'>): void {
+    for (const [address, led] of this.#led) if (led === name) this.#led.delete(address)
   }
 
   /** Put right what the uplinks, by the ids of their VPCs, do not lead as they should. Adds what it did to `repairs`. */
@@ -109,16 +108,18 @@ export class PublicRoutes {
     options: Abortable,
   ): Promise<void> {
     const { announceOn } = this.#options
-    if (wanted.length === 0) return
+    const led = wanted.filter(({ way, addresses }) => addresses.length > 0 || this.#ledBy(way).length > 0)
+    if (led.length === 0) return
     const [routes, answered] = await together(
       readRoutes(options),
       announceOn === null ? Promise.resolve(null) : proxiesOf(announceOn, options),
     )
-    for (const { vpcId, way, addresses } of wanted) {
+    for (const { vpcId, way, addresses } of led) {
       const held = this.#held(addresses) // what was taken until now and can be had is no damage
       const unrouted = addresses.filter((address) => !routes.some(leadsTo(address, way)))
       const unanswered = held.filter((address) => answered?.includes(address) === false)
-      if (unrouted.length + unanswered.length === 0) continue
+      const stray = difference(this.#ledBy(way), addresses) // of a card that could not be left without it
+      if (unrouted.length + unanswered.length + stray.length === 0) continue
       await this.sync(way, addresses, options)
       const repaired = (object: 'host_route' | 'host_neighbour', missing: readonly string[]) => {
         const put = this.#held(missing)
@@ -138,16 +139,21 @@ export class PublicRoutes {
     return addresses.filter((address) => !this.#taken.has(address))
   }
 
-  #note(address: string, by: string | null): void {
-    if ((this.#taken.get(address) ?? null) === by) return
-    if (by === null) this.#taken.delete(address)
-    else this.#taken.set(address, by)
-    this.#options.onTaken(address, by)
+  #ledBy({ name }: Way): string[] {
+    return [...this.#led].filter(([, led]) => led === name).map(([address]) => address)
   }
 
-  /** These are wanted here no more, whoever leads them. */
-  #leave(addresses: readonly string[]): void {
-    for (const address of addresses) this.#taken.delete(address)
+  /** An uplink leads these by now, but for those that others do; `holders` says by whom. */
+  #noteLed(way: Way, addresses: readonly string[], holders: ReadonlyMap<string, string> = new Map()): void {
+    this.lost(way)
+    for (const address of addresses) {
+      const by = holders.get(address) ?? null
+      if (by === null) this.#led.set(address, way.name)
+      const before = this.#taken.get(address) ?? null
+      if (by === null) this.#taken.delete(address)
+      else this.#taken.set(address, by)
+      if (by !== before) this.#options.onTaken(address, by)
+    }
   }
 
   /** Whose routes of these are not this installation's own: by address, in words. */
@@ -228,7 +234,7 @@ async function proxiesOf(device: string, options: Abortable): Promise<string[]> 
 
 const add = (address: string, way: Way) => `route add ${address}/32 via ${way.insideAddress} dev ${way.name}`
 const replace = (address: string, way: Way) => `route replace ${address}/32 via ${way.insideAddress} dev ${way.name}`
-const del = (address: string, way: Way) => `route del ${address}/32 dev ${way.name}`
+const del = (address: string, way: Pick<Way, 'name'>) => `route del ${address}/32 dev ${way.name}`
 
 /** Whether the command ran and what it asked for was refused. */
 function isRefusal(error: unknown): boolean {

@@ -8,6 +8,7 @@ import { together } from '../../sys/together.ts'
 import { parseLinks, readSettings } from '../healing/observation.ts'
 import { hostOrphans, linkAlias } from '../healing/orphans.ts'
 import { uplinkInside, uplinkRange } from '../names.ts'
+import type { PublicAddresses } from '../public-addresses.ts'
 import { compareListings, ExpectedListing, readListing } from '../ruleset/listing.ts'
 import { hostBatch } from './host-batch.ts'
 import { renderHostRuleset } from './host-ruleset.ts'
@@ -34,15 +35,17 @@ export class Uplinks {
   readonly #routes: PublicRoutes
   /** Whether the rules speak of an address that is led elsewhere by now, or not of one that no more is. */
   #rulesStale = false
-  /** Public addresses by VPC; a VPC that is here has an uplink. */
-  readonly #publicAddresses = new Map<string, readonly string[]>()
-  /** By VPC, the uplinks that this run of the agent has made or looked at, with the routes to those addresses. */
+  readonly #addresses: PublicAddresses
+  /** The VPCs that are here: each has an uplink. */
+  readonly #vpcs = new Set<string>()
+  /** By VPC, the uplinks that this run of the agent has made or looked at, with the routes to its public addresses. */
   readonly #whole = new Map<string, Uplink>()
   #queue: Promise<unknown> = Promise.resolve()
   #forwarding = false
   readonly #expected: ExpectedListing
 
-  constructor({ installation, announceOn, onTaken }: PublicRoutesOptions) {
+  constructor(addresses: PublicAddresses, { installation, announceOn, onTaken }: PublicRoutesOptions) {
+    this.#addresses = addresses
     this.#installation = installation
     this.#announced = announceOn !== null
     this.#routes = new PublicRoutes({
@@ -61,39 +64,30 @@ export class Uplinks {
     return this.#routes.taken
   }
 
-  /** Note the uplink and the public addresses of a VPC that an earlier run of the agent set up. */
-  restore(vpcId: string, publicAddresses: readonly string[]): void {
-    this.#publicAddresses.set(vpcId, publicAddresses)
+  /** Note the uplink of a VPC that an earlier run of the agent set up. */
+  restore(vpcId: string): void {
+    this.#vpcs.add(vpcId)
   }
 
   /**
-   * Have a VPC's namespace, which is there when it is `ready`, reach the world, and be reached by these public addresses.
+   * Have a VPC's namespace, which is there when it is `ready`, reach the world, and be reached by its public addresses.
    * What is the host's own is begun before that. Idempotent.
    */
-  ensure(
-    vpcId: string,
-    inside: { namespace: string; ready: Promise<void> },
-    publicAddresses: readonly string[],
-    options: Abortable,
-  ): Promise<Uplink> {
-    return this.#inTurn(() => this.#ensure(vpcId, inside, publicAddresses, options))
+  ensure(vpcId: string, inside: { namespace: string; ready: Promise<void> }, options: Abortable): Promise<Uplink> {
+    return this.#inTurn(() => this.#ensure(vpcId, inside, options))
   }
 
   /**
-   * Have a VPC's namespace, which reaches the world, be reached by other public addresses: by what differs, where this run
-   * of the agent knows what there is.
+   * Have a VPC's namespace, which reaches the world, be reached by the public addresses that it has by now: by what differs,
+   * where this run of the agent knows what there is.
    */
-  setAddresses(vpcId: string, namespace: string, addresses: readonly string[], options: Abortable): Promise<void> {
+  setAddresses(vpcId: string, namespace: string, options: Abortable): Promise<void> {
     return this.#inTurn(async () => {
       const uplink = this.#whole.get(vpcId)
-      const before = this.#publicAddresses.get(vpcId) ?? []
       if (uplink !== undefined) {
         this.#whole.delete(vpcId) // until all of it is done
-        this.#claim(vpcId, addresses)
-        const failed = await together(
-          this.#applyRules(options),
-          this.#routes.change(uplink, before, addresses, options),
-        ).then(
+        const change = this.#routes.change(uplink, this.#addresses.ofVpc(vpcId), options)
+        const failed = await together(this.#applyRules(options), change).then(
           () => null,
           (error: unknown) => error,
         )
@@ -104,40 +98,35 @@ export class Uplinks {
         }
         if (options.signal?.aborted) throw failed
       }
-      await this.#ensure(vpcId, { namespace, ready: Promise.resolve() }, addresses, options)
+      await this.#ensure(vpcId, { namespace, ready: Promise.resolve() }, options)
     })
   }
 
   async #ensure(
     vpcId: string,
     inside: { namespace: string; ready: Promise<void> },
-    publicAddresses: readonly string[],
     options: Abortable,
   ): Promise<Uplink> {
     this.#whole.delete(vpcId)
-    this.#claim(vpcId, publicAddresses)
+    this.#vpcs.add(vpcId)
     const [{ uplink, made }] = await together(
       this.#ensureLink(uplinkName(this.#installation, vpcId), inside, options),
       this.#ensureForwarding(options),
       this.#applyRules(options),
     )
-    if (made) await this.#routes.change(uplink, [], publicAddresses, options)
-    else await this.#routes.sync(uplink, publicAddresses, options)
+    const addresses = this.#addresses.ofVpc(vpcId)
+    if (made) {
+      this.#routes.lost(uplink)
+      await this.#routes.change(uplink, addresses, options)
+    } else await this.#routes.sync(uplink, addresses, options)
     await this.#freshenRules(options)
     this.#whole.set(vpcId, uplink)
     return uplink
   }
 
-  /** Have a VPC reached by some only of the addresses that it had; the rules still speak of the others. Idempotent. */
-  keepAddresses(vpcId: string, kept: readonly string[], options: Abortable): Promise<void> {
-    return this.#inTurn(async () => {
-      const known = this.#whole.get(vpcId)
-      const gone = difference(this.#publicAddresses.get(vpcId) ?? [], kept)
-      this.#whole.delete(vpcId)
-      this.#claim(vpcId, kept)
-      await this.#routes.drop(known ?? (await this.find(vpcId, options)), gone, options)
-      if (known !== undefined) this.#whole.set(vpcId, known)
-    })
+  /** Have a VPC no more reached by addresses that it had; the rules still speak of them. Idempotent. */
+  dropAddresses(vpcId: string, addresses: readonly string[], options: Abortable): Promise<void> {
+    return this.#inTurn(() => this.#routes.drop({ name: uplinkName(this.#installation, vpcId) }, addresses, options))
   }
 
   /** Load the rules of the host's own table for the uplinks and addresses that there are by now. */
@@ -145,26 +134,16 @@ export class Uplinks {
     return this.#inTurn(() => this.#applyRules(options))
   }
 
-  /** Leave nothing of a VPC's uplink, but that the rules still speak of it. Idempotent. */
-  remove(vpcId: string, options: Abortable): Promise<void> {
+  /** Leave nothing of a VPC's uplink and of the last addresses it led; but the rules still speak of it. Idempotent. */
+  remove(vpcId: string, addresses: readonly string[], options: Abortable): Promise<void> {
     return this.#inTurn(async () => {
       const name = uplinkName(this.#installation, vpcId)
-      if ((await hostLinks(options)).has(name)) await hostBatch([`link del ${name}`], options) // its routes go with it
       this.#whole.delete(vpcId)
-      await this.#routes.drop(null, this.#publicAddresses.get(vpcId) ?? [], options)
-      this.#publicAddresses.delete(vpcId)
+      await this.#routes.drop({ name }, addresses, options)
+      if ((await hostLinks(options)).has(name)) await hostBatch([`link del ${name}`], options)
+      this.#routes.lost({ name })
+      this.#vpcs.delete(vpcId)
     })
-  }
-
-  /** An address leads to the VPC that got it last. */
-  #claim(vpcId: string, addresses: readonly string[]): void {
-    for (const [other, theirs] of this.#publicAddresses) {
-      this.#publicAddresses.set(
-        other,
-        theirs.filter((address) => !addresses.includes(address)),
-      )
-    }
-    this.#publicAddresses.set(vpcId, addresses)
   }
 
   /** The uplink of a VPC as it is; null when the host's end is missing, down, or has no address of the range. */
@@ -206,9 +185,10 @@ export class Uplinks {
         repairs.push({ vpc_id: '', object: 'host_setting', detail: 'net.ipv4.ip_forward was off' })
       }
       const uplinks = await this.#findAll(options)
-      const led = [...this.#publicAddresses].flatMap(([vpcId, addresses]) => {
+      const led = [...this.#vpcs].flatMap((vpcId) => {
+        const addresses = this.#addresses.ofVpc(vpcId)
         const way = uplinks.get(uplinkName(this.#installation, vpcId))
-        return way === undefined || addresses.length === 0 ? [] : [{ vpcId, way, addresses }] // they come with it
+        return way === undefined ? [] : [{ vpcId, way, addresses }] // they come with it
       })
       try {
         await this.#routes.heal(led, repairs, options)
@@ -233,7 +213,7 @@ export class Uplinks {
   /** What there is of this installation in the host's own namespace that no known VPC explains. */
   findOrphans(known: () => KnownObjects, options: Abortable): Promise<HostOrphan[]> {
     return this.#inTurn(async () => {
-      const expected = this.#publicAddresses.size === 0 ? null : await this.#expected.of(this.#ruleset(), options)
+      const expected = this.#vpcs.size === 0 ? null : await this.#expected.of(this.#ruleset(), options)
       return hostOrphans(this.#installation, known, expected, options)
     })
   }
@@ -286,11 +266,12 @@ export class Uplinks {
   }
 
   #ruleset(): string {
+    const addresses = this.#addresses.all()
     return renderHostRuleset({
       table: this.#table,
-      uplinks: [...this.#publicAddresses.keys()].map((vpcId) => uplinkName(this.#installation, vpcId)),
+      uplinks: [...this.#vpcs].map((vpcId) => uplinkName(this.#installation, vpcId)),
       // under one that is led elsewhere nothing goes out: the answers would come to another's guest
-      publicAddresses: [...this.#publicAddresses.values()].flat().filter((address) => !this.taken.has(address)),
+      publicAddresses: addresses.filter((address) => !this.taken.has(address)),
       announced: this.#announced,
     })
   }
@@ -311,10 +292,6 @@ async function hostLinks(options: Abortable): Promise<Map<string, string[]>> {
 
 async function loadHostRules(ruleset: string, options: Abortable): Promise<void> {
   await runCommand(['nft', '-f', '-'], { ...options, input: ruleset })
-}
-
-function difference(list: readonly string[], other: readonly string[]): string[] {
-  return list.filter((each) => !other.includes(each))
 }
 
 /** Whether an address, with or without its prefix length, is of the range of the uplinks. */

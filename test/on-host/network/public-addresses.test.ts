@@ -100,10 +100,10 @@ describe.each([true, false])('public addresses, announced: %s', (announce) => {
   test('a card that was asked for before it moved does not take it back', async () => {
     await net.setOwner(pub1, lonely)
     await net.change(lonely, { public_ip: pub1 })
-    expect(net.networks.keepsAddress(web.vpcId, web.nic)).toBe(false)
+    expect(net.networks.keepsAddress(web.nic)).toBe(false)
     await net.change(web, { public_ip: pub1 })
-    expect(net.networks.keepsAddress(web.vpcId, web.nic)).toBe(false)
-    expect(net.networks.keepsAddress(lonely.vpcId, lonely.nic)).toBe(true)
+    expect(net.networks.keepsAddress(web.nic)).toBe(false)
+    expect(net.networks.keepsAddress(lonely.nic)).toBe(true)
     await lonely.listen('tcp', 8081)
     expect(await net.host.reaches('tcp', pub1, 8081)).toMatch(/^100\.64\./)
     await net.setOwner(pub1, web)
