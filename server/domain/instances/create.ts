@@ -13,7 +13,7 @@ import { placementCandidates } from '../hosts/hosts.ts'
 import { findKnownImage, needsUefi } from '../images/images.ts'
 import { addressAt } from '../networks/address-plan.ts'
 import { resolveNetwork } from '../networks/card-placement.ts'
-import { takeAutoAssigned } from '../networks/public-ips.ts'
+import { assignToNew } from '../networks/public-address-holders.ts'
 import {
   defaultSecurityGroupId,
   ensureDefaultSecurityGroup,
@@ -79,7 +79,7 @@ async function insertNewInstance(ctx: Context, tx: Transaction, body: InstanceCr
   const id = newId('inst', now)
   const address = await takeAddress(tx, subnet, id, (offset) => addressAt(subnet.cidr, offset))
   if (address === null) throw new ApiError('no_addresses', `Subnet ${subnet.id} (${subnet.cidr}) has no free address.`)
-  const publicIp = subnet.auto_assign_public_ip === 1 ? await takeAutoAssigned(ctx, tx, id) : null
+  const publicIp = await assignToNew(ctx, tx, id, subnet)
   const operation = await openOperation(ctx, tx, {
     type: 'instance.create',
     resourceId: id,
@@ -113,13 +113,12 @@ async function insertNewInstance(ctx: Context, tx: Transaction, body: InstanceCr
     scheduled_at: null,
     refusal: '',
     report: null,
-    ...(publicIp?.shortage ?? { reason: '', message: '' }),
+    ...publicIp.shown,
     terminated_at: null,
     operation_id: operation.id,
-    public_ip: publicIp?.address ?? '',
   }
   await insertInstance(tx, instance)
-  await publicIp?.insert()
+  await publicIp.store()
   return instance
 }
 

@@ -12,7 +12,7 @@ import { freeAddress } from '../../store/networks/subnets.ts'
 import { listOpenOperations, updateOperation } from '../../store/operations.ts'
 import type { StoredOperation } from '../../store/schema.ts'
 import type { Transaction } from '../../store/transaction.ts'
-import { letGoOfPublicIp } from '../networks/public-ips.ts'
+import { letGoOfPublicIp } from '../networks/public-address-holders.ts'
 import { endOperation, failure } from '../operations.ts'
 
 /**

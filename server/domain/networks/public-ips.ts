@@ -4,19 +4,8 @@ import type { PublicIp, PublicIpCreate, PublicIpPatch } from '@berth/contract/ne
 import { ApiError, inUse, validationError } from '../../api-error.ts'
 import type { Context } from '../../context.ts'
 import {
-  findInstance,
-  getInstance,
-  type StoredInstance,
-  stateOf,
-  updatePublicAddress,
-} from '../../store/instances/instances.ts'
-import {
-  deletePublicIp as deletePublicIpRow,
   findPublicIp,
-  findPublicIpOfInstance,
-  freePublicAddress,
   getPublicIp,
-  insertPublicIp,
   listPublicIps,
   type StoredPublicIp,
   takePublicAddress,
@@ -26,10 +15,8 @@ import { type Listed, mapListed, type Page, type ResourceFilter } from '../../st
 import type { Transaction } from '../../store/transaction.ts'
 import { checkIfMatch, entityTag, type Versioned } from '../entity-tag.ts'
 import { metadataDocument, patchedMetadata } from '../labels.ts'
-import type { PublicPool } from './public-pools.ts'
-
-/** `status.reason` of an instance that its subnet could give no address. */
-const shortageReason = 'no_public_addresses'
+import { holdPublicIp, movePublicIp, receiverOf, releasePublicIp } from './public-address-holders.ts'
+import { noPool, type PublicPool, poolIsFull } from './public-pools.ts'
 
 /** Allocate an address of a pool, and attach it when an instance is named, in place of one that came with that. */
 export async function createPublicIp(ctx: Context, tx: Transaction, body: PublicIpCreate): Promise<PublicIp> {
@@ -39,19 +26,10 @@ export async function createPublicIp(ctx: Context, tx: Transaction, body: Public
   }
   const { pool: poolName, instance_id: instanceId = '' } = body.spec ?? {}
   const pool = poolOf(ctx, poolName)
-  const instance = instanceId === '' ? null : await attachable(ctx, tx, instanceId)
+  const receiver = instanceId === '' ? null : await receiverOf(ctx, tx, instanceId)
   const address = await takeAddressOf(tx, pool, id)
-  await insertPublicIp(tx, {
-    id,
-    name: body.metadata?.name ?? id,
-    labels: body.metadata?.labels ?? {},
-    created_at: ctx.now(),
-    pool: pool.name,
-    address,
-    instance_id: instance?.id ?? null,
-    auto_assigned: 0,
-  })
-  if (instance !== null) await showOn(tx, instance, address)
+  const named = { id, name: body.metadata?.name ?? id, labels: body.metadata?.labels ?? {}, created_at: ctx.now() }
+  await holdPublicIp(tx, { ...named, pool: pool.name, address }, receiver)
   return document(await getPublicIp(tx.db, id))
 }
 
@@ -83,14 +61,8 @@ export async function patchPublicIp(
     const metadata = patchedMetadata(publicIp, body.metadata)
     const before = publicIp.instance_id
     const after = body.spec?.instance_id === undefined ? before : body.spec.instance_id || null
-    if (after === before) {
-      return versioned(await updatePublicIp(tx, publicIp, metadata))
-    }
-    const instance = after === null ? null : await attachable(ctx, tx, after)
-    if (before !== null) await showOn(tx, await getInstance(tx.db, before), '')
-    const moved = await updatePublicIp(tx, publicIp, { ...metadata, instance_id: after, auto_assigned: 0 })
-    if (instance !== null) await showOn(tx, instance, publicIp.address)
-    return versioned(moved)
+    if (after === before) return versioned(await updatePublicIp(tx, publicIp, metadata))
+    return versioned(await movePublicIp(ctx, tx, publicIp, after, metadata))
   })
 }
 
@@ -100,57 +72,9 @@ export async function deletePublicIp(ctx: Context, id: string): Promise<void> {
     const publicIp = await getPublicIp(tx.db, id)
     const { instance_id: holder } = publicIp
     if (holder !== null && publicIp.auto_assigned === 0) throw inUse(`Public address ${id}`, [holder])
-    if (holder !== null) await showOn(tx, await getInstance(tx.db, holder), '')
-    await release(tx, publicIp, ctx.now())
+    await releasePublicIp(tx, publicIp, ctx.now())
   })
 }
-
-/** An address that goes with the instance it was taken for. */
-export interface AutoAssigned {
-  /** "" when none was free. */
-  address: string
-  /** Why the instance has none, as `status.reason` and `status.message` say it; both "" when it has one. */
-  shortage: Pick<StoredInstance, 'reason' | 'message'>
-  /** Store its resource, once its instance is stored. */
-  insert: () => Promise<void>
-}
-
-/**
- * Take an address of the first pool for an instance that is being created. Nobody asked for this one by name, so an
- * instance that finds none is made without it, and says so.
- */
-export async function takeAutoAssigned(ctx: Context, tx: Transaction, instanceId: string): Promise<AutoAssigned> {
-  const id = newId('pip', ctx.now())
-  const [pool] = ctx.publicPools
-  const number = pool === undefined ? null : await takePublicAddress(tx, id, pool.range)
-  if (pool === undefined || number === null) {
-    const message = pool === undefined ? noPool : poolIsFull(pool)
-    tx.afterCommit(() => {
-      ctx.metrics.publicAddressShortages.inc()
-      ctx.log.warn({ instance_id: instanceId, pool: pool?.name ?? '' }, `made without a public address: ${message}`)
-    })
-    return { address: '', shortage: { reason: shortageReason, message }, insert: async () => undefined }
-  }
-  const address = formatAddress(number)
-  const named = { id, name: id, labels: {}, created_at: ctx.now() }
-  const insert = () =>
-    insertPublicIp(tx, { ...named, pool: pool.name, address, instance_id: instanceId, auto_assigned: 1 })
-  return { address, shortage: { reason: '', message: '' }, insert }
-}
-
-/**
- * Let go of the address of an instance that is gone: one that came with it is free again, another one stays allocated.
- * What the instance itself shows is the caller's to change.
- */
-export async function letGoOfPublicIp(tx: Transaction, instanceId: string, now: number): Promise<void> {
-  const publicIp = await findPublicIpOfInstance(tx.db, instanceId)
-  if (publicIp === null) return
-  if (publicIp.auto_assigned === 1) await release(tx, publicIp, now)
-  else await updatePublicIp(tx, publicIp, { instance_id: null })
-}
-
-const noPool = 'This server has no pool of public addresses.'
-const poolIsFull = ({ name, cidr }: PublicPool) => `Pool ${name} (${cidr}) has no free public address.`
 
 /** The pool of a name, the first one unless named. Throws validation_failed, or no_public_addresses when there is none. */
 function poolOf(ctx: Context, name: string | undefined): PublicPool {
@@ -166,39 +90,6 @@ async function takeAddressOf(tx: Transaction, pool: PublicPool, publicIpId: stri
   const number = await takePublicAddress(tx, publicIpId, pool.range)
   if (number !== null) return formatAddress(number)
   throw new ApiError('no_public_addresses', poolIsFull(pool))
-}
-
-/**
- * The instance an address is to be attached to, which has none any more: one that came with it is released. Throws
- * validation_failed when it has another, and invalid_state once its deletion was asked for.
- */
-async function attachable(ctx: Context, tx: Transaction, instanceId: string): Promise<StoredInstance> {
-  const pointer = '/spec/instance_id'
-  const instance = await findInstance(tx.db, instanceId)
-  if (instance === null) throw validationError([{ pointer, message: `there is no instance ${instanceId}` }])
-  if (instance.desired === 'deleted') {
-    throw new ApiError('invalid_state', `Instance ${instanceId} is ${stateOf(instance)}; it can get no public address.`)
-  }
-  const other = await findPublicIpOfInstance(tx.db, instanceId)
-  if (other === null) return instance
-  if (other.auto_assigned === 1) {
-    await release(tx, other, ctx.now())
-    return instance
-  }
-  const message = `instance ${instanceId} has public address ${other.address} (${other.id}) already; detach that first`
-  throw validationError([{ pointer, message }])
-}
-
-/** Have an instance reached by an address, "" for none, as soon as its host hears of it. */
-async function showOn(tx: Transaction, instance: StoredInstance, address: string): Promise<void> {
-  // what a subnet could not give is forgotten with the first address that comes
-  const isSolved = address !== '' && instance.reason === shortageReason
-  await updatePublicAddress(tx, instance, address, isSolved ? { reason: '', message: '' } : {})
-}
-
-async function release(tx: Transaction, publicIp: StoredPublicIp, now: number): Promise<void> {
-  await deletePublicIpRow(tx, publicIp.id)
-  await freePublicAddress(tx, publicIp.id, now)
 }
 
 function versioned(publicIp: StoredPublicIp): Versioned<PublicIp> {

@@ -8,6 +8,10 @@ export interface PublicPool extends PublicPoolConfig {
   range: AddressRange
 }
 
+/** Why no address can be had, for people: there is no pool, or none of a pool is free. */
+export const noPool = 'This server has no pool of public addresses.'
+export const poolIsFull = ({ name, cidr }: PublicPool) => `Pool ${name} (${cidr}) has no free public address.`
+
 /** Most pools of a server. */
 const mostPools = 64
 
