@@ -94,6 +94,43 @@ describe('within a room', () => {
   })
 })
 
+describe('client commands', () => {
+  // each of them takes longer to load than all else that a command needs
+  const heavy = ['typebox', 'yaml', 'better-sqlite3', 'pino']
+
+  test('load no schemas, no YAML and no database before they run', () => {
+    const commands = importedFiles('cli/program.ts').filter((file) => /^cli\/(resources|apply|completion)\//.test(file))
+    expect(commands.length).toBeGreaterThan(10)
+    const why = 'a constant or function that a command needs stands in a module of the contract without schemas'
+    expect(
+      commands.flatMap((command) => waysTo(heavy, command)),
+      why,
+    ).toEqual([])
+  })
+
+  test('a way to what they shall not load is found', () => {
+    expect(waysTo(['typebox'], 'contract/problem.ts')).toContain('contract/problem.ts imports typebox')
+    expect(waysTo(['typebox'], 'contract/instances/bounds.ts')).toEqual([])
+  })
+})
+
+/** Imports of these packages by a file, or by what is loaded with it; types are not loaded, nor what `import()` is for. */
+function waysTo(packages: readonly string[], start: string): string[] {
+  const loaded = new Set([start])
+  const found: string[] = []
+  for (const file of loaded) {
+    const text = readFileSync(join(root, file), 'utf8')
+    for (const [, specifier = ''] of text.matchAll(/^(?:import|export)\s+(?!type\s)[^'"()]*['"]([^'"]+)['"]/gm)) {
+      if (packages.some((name) => specifier === name || specifier.startsWith(`${name}/`))) {
+        found.push(`${file} imports ${specifier}`)
+      }
+      const path = pathOf(specifier, file)
+      if (path !== '') loaded.add(path)
+    }
+  }
+  return found
+}
+
 /** Each import of one file of a room by another of it. */
 function imports(room: string): [from: string, to: string][] {
   const inside = files.filter((file) => file.startsWith(`${room}/`))
@@ -130,11 +167,14 @@ function circles(graph: ReadonlyMap<string, readonly string[]>): string[][] {
 /** Where the imports of a file lead, within the tree. Those that load at run time only when asked for count as well. */
 function importedFiles(file: string): string[] {
   return specifiers(file)
-    .map((specifier) => {
-      if (specifier.startsWith('@berth/')) return specifier.slice('@berth/'.length)
-      return specifier.startsWith('.') ? relative(root, join(root, dirname(file), specifier)) : ''
-    })
+    .map((specifier) => pathOf(specifier, file))
     .filter((imported) => imported !== '')
+}
+
+/** The file that a specifier names, "" when it leaves the tree. */
+function pathOf(specifier: string, file: string): string {
+  if (specifier.startsWith('@berth/')) return specifier.slice('@berth/'.length)
+  return specifier.startsWith('.') ? relative(root, join(root, dirname(file), specifier)) : ''
 }
 
 function specifiers(file: string): string[] {
