@@ -246,8 +246,11 @@ export class Stack {
     return release
   }
 
-  /** Make the resources the contract's example names, as a caller would; those that are there stay as they are. */
-  async ensureExamples(): Promise<void> {
+  /**
+   * Make the resources the contract's example names, as a caller would; those that are there stay as they are. With
+   * `whereFree` those that others are in the way of are left out.
+   */
+  async ensureExamples({ whereFree = false } = {}): Promise<void> {
     const { publicPools = [] } = this.#options
     const open = (port: number) => ({ protocol: 'tcp', port_from: port, port_to: port, remote: anywhere })
     const rules = (...ports: number[]) => [
@@ -267,7 +270,7 @@ export class Stack {
       ['ssh-keys', 'key-001', 'example', { public_key: testPublicKey }],
     ] as const) {
       const { status, text } = await this.api('POST', `/v1/${path}`, { id, metadata: { name }, spec })
-      if (status !== 201 && status !== 409) throw new Error(`${path} ${id}: ${text}`)
+      if (status !== 201 && status !== 409 && !whereFree) throw new Error(`${path} ${id}: ${text}`)
     }
   }
 

@@ -76,7 +76,7 @@ describe('an image made through the API', () => {
       metadata: { name: 'base', labels: {}, created_at: expect.stringMatching(/Z$/), generation: 1 },
       spec: {
         ...{ ...spec, checksum: `sha256:${sum}`, title: 'Our base', network: 'dhcp', min_disk_gb: 2 },
-        ...{ architecture: 'x86_64', datasource: 'disk' },
+        ...{ architecture: 'x86_64', datasource: 'disk', ready_timeout_seconds: 300 },
       },
       status: { state: 'missing', size_bytes: 0, received_bytes: 0, reason: '', firmware: '' },
     })
